@@ -1,4 +1,5 @@
-//! The file of a gateway's read cache: one superblock page, an index of claims, and slots for frames.
+//! The file of a gateway's read cache: one superblock page, an index of claims, and slots for
+//! frames.
 //!
 //! | Part       | Offset                                | Size                          |
 //! |------------|---------------------------------------|-------------------------------|
@@ -6,14 +7,16 @@
 //! | index      | 4,096                                 | 128 for each slot, whole pages |
 //! | slots      | end of the index, rounded up to 65,536 | 65,536 for each slot          |
 //!
-//! A slot holds one decoded frame from its first byte on; the rest of the frame's last page is zeros, pages behind it
-//! are of no meaning. Everything here may be lost: a reader that cannot use the file starts an empty one.
+//! A slot holds one decoded frame from its first byte on; the rest of the frame's last page is
+//! zeros, pages behind it are of no meaning. Everything here may be lost: a reader that cannot use
+//! the file starts an empty one.
 //!
-//! Invariants: 1. An entry is a *claim*, never a fact: the index is written later than the slots, so after a crash an
-//! entry may describe what its slot held before. 2. The checksum of an entry covers the file's identity and the slot's
-//! number, so that neither a file made anew nor a misplaced index page revives old claims, and making a file need not
-//! clear its index. 3. A claim is proved by the checksums of all its pages *and* by a digest that is no CRC: two
-//! frames that differ in one page only would otherwise be told apart by 32 bits.
+//! Invariants: 1. An entry is a *claim*, never a fact: the index is written later than the slots,
+//! so after a crash an entry may describe what its slot held before. 2. The checksum of an entry
+//! covers the file's identity and the slot's number, so that neither a file made anew nor a
+//! misplaced index page revives old claims, and making a file need not clear its index. 3. A claim
+//! is proved by the checksums of all its pages *and* by a digest that is no CRC: two frames that
+//! differ in one page only would otherwise be told apart by 32 bits.
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64};
@@ -24,21 +27,21 @@ use crate::codec::{DecodeError, DecodeKind, Reader};
 use crate::ids::{ImageId, ObjectSeq};
 use crate::layout::layout;
 use crate::limits::FRAME_BYTES;
-use crate::units::{PAGE_BYTES, SECTOR_BYTES};
+use crate::units::{PAGE_BYTES, PAGE_LEN, SECTOR_BYTES};
 
 /// The first bytes of a cache file.
 pub const MAGIC: [u8; 8] = *b"LSVDRCCH";
-/// The version that is written, and the only one that is read: an unknown file is a cold start, not a loss.
-/// 1: first.
+/// The version that is written, and the only one that is read: an unknown file is a cold start, not
+/// a loss. 1: first.
 pub const VERSION: u16 = 1;
 /// Bytes in a slot: the longest frame.
 pub const SLOT_BYTES: u64 = FRAME_BYTES as u64;
 /// Pages in a slot.
-pub const SLOT_PAGES: usize = FRAME_BYTES / PAGE_BYTES as usize;
+pub const SLOT_PAGES: usize = FRAME_BYTES / PAGE_LEN;
 /// Bytes in an index entry.
 pub const ENTRY_BYTES: usize = 128;
 /// Entries in a page of the index.
-pub const ENTRIES_PER_PAGE: u32 = PAGE_BYTES as u32 / ENTRY_BYTES as u32;
+pub const ENTRIES_PER_PAGE: u32 = 32;
 /// Most slots of one file (1 TiB): each takes about 124 bytes of a gateway's memory, 2 GiB in all.
 pub const SLOTS_MAX: u64 = 1 << 24;
 
@@ -52,15 +55,16 @@ pub struct FrameKey {
     pub image: ImageId,
     /// The object.
     pub object: ObjectSeq,
-    /// The CRC of the object's header: an object put again under the same sequence, as after restoring a pool from a
-    /// backup, is another object.
+    /// The CRC of the object's header: an object put again under the same sequence, as after
+    /// restoring a pool from a backup, is another object.
     pub fingerprint: u32,
     /// Index of the frame in the object's payload.
     pub frame: u32,
 }
 
 impl FrameKey {
-    /// A well mixed hash of all fields. The same in every process, so that what a cache keeps is reproducible.
+    /// A well mixed hash of all fields. The same in every process, so that what a cache keeps is
+    /// reproducible.
     #[must_use]
     pub fn hash64(&self) -> u64 {
         let (high, low) = self.image.0.as_u64_pair();
@@ -146,10 +150,10 @@ impl CacheSuperblock {
     /// The 64 used bytes of the superblock page; the rest of the page is zeros.
     #[must_use]
     pub fn encode(&self) -> [u8; 64] {
-        let mut raw = RawSuperblock {
+        let mut raw = CacheSuperblockFields {
             magic: MAGIC,
             version: U16::new(VERSION),
-            entry_bytes: U16::new(ENTRY_BYTES as u16),
+            entry_bytes: U16::new(u16::try_from(ENTRY_BYTES).expect("an entry has 128 bytes")),
             crc: U32::ZERO,
             cache: self.cache.into_bytes(),
             slot_bytes: U64::new(SLOT_BYTES),
@@ -164,9 +168,10 @@ impl CacheSuperblock {
     /// Reads the superblock of a file of `file_bytes`.
     ///
     /// # Errors
-    /// What is wrong; `OutOfRange` at `slots` if the file was made for another size or by other rules.
+    /// What is wrong; `OutOfRange` at `slots` if the file was made for another size or by other
+    /// rules.
     pub fn decode(page: &[u8], file_bytes: u64) -> Result<Self, DecodeError> {
-        let raw: &RawSuperblock = Reader::new(page).one("cache superblock")?;
+        let raw: &CacheSuperblockFields = Reader::new(page).one("cache superblock")?;
         let error = |what, at, kind| Err(DecodeError::new(what, at, kind));
         if raw.magic != MAGIC {
             return error("cache superblock magic", 0, DecodeKind::BadMagic);
@@ -204,12 +209,14 @@ pub struct FrameClaim {
     pub frame_bytes: u32,
     /// `frame_digest` of the key and the pages.
     pub digest: u64,
-    /// CRC-32C of each page of the frame, the last one padded with zeros; 0 for pages behind the frame.
+    /// CRC-32C of each page of the frame, the last one padded with zeros; 0 for pages behind the
+    /// frame.
     pub page_crcs: [u32; SLOT_PAGES],
 }
 
 impl FrameClaim {
-    /// The claim about a frame of `frame_bytes` that is in `pages`, padded with zeros to whole pages.
+    /// The claim about a frame of `frame_bytes` that is in `pages`, padded with zeros to whole
+    /// pages.
     ///
     /// # Panics
     /// If the length is none of a frame, or `pages` has another number of pages than it needs.
@@ -230,7 +237,8 @@ impl FrameClaim {
         pages_of(self.frame_bytes)
     }
 
-    /// True if `pages` are the pages of the frame from page `first` on, as far as their checksums tell.
+    /// True if `pages` are the pages of the frame from page `first` on, as far as their checksums
+    /// tell.
     #[must_use]
     pub fn matches(&self, first: usize, pages: &[u8]) -> bool {
         let count = pages.len() / PAGE_LEN;
@@ -239,7 +247,10 @@ impl FrameClaim {
             return false;
         };
         pages.len().is_multiple_of(PAGE_LEN)
-            && pages.chunks_exact(PAGE_LEN).zip(crcs).all(|(page, crc)| crc32c::crc32c(page) == *crc)
+            && pages
+                .chunks_exact(PAGE_LEN)
+                .zip(crcs)
+                .all(|(page, crc)| crc32c::crc32c(page) == *crc)
     }
 
     /// True if `pages` are all pages of the frame: checksums and digest agree.
@@ -257,7 +268,7 @@ pub fn encode_entry(claim: Option<&FrameClaim>, cache: Uuid, slot: u32) -> [u8; 
     let Some(claim) = claim else {
         return [0; ENTRY_BYTES];
     };
-    let mut raw = RawEntry {
+    let mut raw = CacheEntryFields {
         image: claim.key.image.0.into_bytes(),
         object: U64::new(claim.key.object.0),
         fingerprint: U32::new(claim.key.fingerprint),
@@ -275,14 +286,14 @@ pub fn encode_entry(claim: Option<&FrameClaim>, cache: Uuid, slot: u32) -> [u8; 
 /// Reads the entry of slot `slot`. `None` if the slot is empty.
 ///
 /// # Errors
-/// `BadChecksum` for everything that was not written for this slot of this cache, the leftovers of an earlier cache in
-/// the same file among it; `OutOfRange` for an impossible length.
+/// `BadChecksum` for everything that was not written for this slot of this cache, the leftovers of
+/// an earlier cache in the same file among it; `OutOfRange` for an impossible length.
 pub fn decode_entry(
     bytes: &[u8],
     cache: Uuid,
     slot: u32,
 ) -> Result<Option<FrameClaim>, DecodeError> {
-    let raw: &RawEntry = Reader::new(bytes).one("cache entry")?;
+    let raw: &CacheEntryFields = Reader::new(bytes).one("cache entry")?;
     if raw.as_bytes().iter().all(|byte| *byte == 0) {
         return Ok(None);
     }
@@ -307,8 +318,9 @@ pub fn decode_entry(
     }))
 }
 
-/// A 64-bit digest of a frame's key and pages, independent of CRC-32C: products of 64-bit words, 16 bytes a step, the
-/// halves folded together. It guards against accidents, not against someone who forges frames.
+/// A 64-bit digest of a frame's key and pages, independent of CRC-32C: products of 64-bit words, 16
+/// bytes a step, the halves folded together. It guards against accidents, not against someone who
+/// forges frames.
 fn frame_digest(key: &FrameKey, pages: &[u8]) -> u64 {
     let mut digest = key.hash64();
     let (words, _) = pages.as_chunks::<16>();
@@ -333,8 +345,6 @@ fn halves(word: u128) -> (u64, u64) {
     Uuid::from_u128(word).as_u64_pair()
 }
 
-const PAGE_LEN: usize = PAGE_BYTES as usize;
-
 fn is_frame_length(frame_bytes: u32) -> bool {
     let bytes = u64::from(frame_bytes);
     (SECTOR_BYTES..=SLOT_BYTES).contains(&bytes) && bytes.is_multiple_of(SECTOR_BYTES)
@@ -344,7 +354,7 @@ fn pages_of(frame_bytes: u32) -> usize {
     (frame_bytes as usize).div_ceil(PAGE_LEN)
 }
 
-fn entry_crc(raw: &RawEntry, cache: Uuid, slot: u32) -> u32 {
+fn entry_crc(raw: &CacheEntryFields, cache: Uuid, slot: u32) -> u32 {
     let crc = crc32c::crc32c(cache.as_bytes());
     let crc = crc32c::crc32c_append(crc, &slot.to_le_bytes());
     crc32c::crc32c_append(crc, &raw.as_bytes()[..ENTRY_CRC_AT])
@@ -353,7 +363,7 @@ fn entry_crc(raw: &RawEntry, cache: Uuid, slot: u32) -> u32 {
 /// At byte 0 of the file.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct RawSuperblock {
+struct CacheSuperblockFields {
     /// `MAGIC`: catches a file of another kind.
     magic: [u8; 8],
     /// `VERSION`.
@@ -377,7 +387,7 @@ struct RawSuperblock {
 /// One per slot, 32 to a page.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct RawEntry {
+struct CacheEntryFields {
     /// Identity of the image.
     image: [u8; 16],
     /// Sequence of the object.
@@ -390,36 +400,170 @@ struct RawEntry {
     digest: U64,
     /// Bytes of the frame, 512 to 65,536 in steps of 512.
     frame_bytes: U32,
-    /// CRC-32C of each page; 0 behind the frame. Catches damage within the pages that a read touches.
+    /// CRC-32C of each page; 0 behind the frame. Catches damage within the pages that a read
+    /// touches.
     page_crcs: [U32; SLOT_PAGES],
     /// Zeros.
     reserved: [u8; 16],
-    /// CRC-32C of the cache's identity, the slot's number (32 bits) and the bytes before this field.
+    /// CRC-32C of the cache's identity, the slot's number (32 bits) and the bytes before this
+    /// field.
     crc: U32,
 }
 
 layout!(
     CACHE_SUPERBLOCK_LAYOUT,
-    RawSuperblock,
+    CacheSuperblockFields,
     64,
     [magic, version, entry_bytes, crc, cache, slot_bytes, slots, slots_offset, reserved]
 );
 layout!(
     CACHE_ENTRY_LAYOUT,
-    RawEntry,
+    CacheEntryFields,
     128,
     [image, object, fingerprint, frame, digest, frame_bytes, page_crcs, reserved, crc]
 );
 
-const SUPERBLOCK_CRC_AT: usize = std::mem::offset_of!(RawSuperblock, crc);
-const ENTRY_CRC_AT: usize = std::mem::offset_of!(RawEntry, crc);
+const SUPERBLOCK_CRC_AT: usize = std::mem::offset_of!(CacheSuperblockFields, crc);
+const ENTRY_CRC_AT: usize = std::mem::offset_of!(CacheEntryFields, crc);
 
 const _: () = {
-    assert!(size_of::<RawEntry>() == ENTRY_BYTES && ENTRY_CRC_AT == 124);
-    assert!(PAGE_LEN.is_multiple_of(ENTRY_BYTES), "no entry crosses a page");
-    assert!(SUPERBLOCK_CRC_AT == 12 && std::mem::offset_of!(RawEntry, frame_bytes) == 40);
+    assert!(size_of::<CacheEntryFields>() == ENTRY_BYTES && ENTRY_CRC_AT == 124);
+    assert!(ENTRIES_PER_PAGE as usize * ENTRY_BYTES == PAGE_LEN, "no entry crosses a page");
+    assert!(SUPERBLOCK_CRC_AT == 12 && std::mem::offset_of!(CacheEntryFields, frame_bytes) == 40);
 };
 
 #[cfg(test)]
-#[path = "cache_file/test.rs"]
-mod test;
+mod test {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key(frame: u32) -> FrameKey {
+        let image = ImageId(Uuid::from_u128(0x0102_0304));
+        FrameKey { image, object: ObjectSeq(7), fingerprint: 0xdead_beef, frame }
+    }
+
+    fn claim(frame_bytes: u32) -> (FrameClaim, Vec<u8>) {
+        let mut pages: Vec<u8> = (0..frame_bytes).map(|i| (i / 7 % 251) as u8).collect();
+        pages.resize(pages.len().next_multiple_of(PAGE_LEN), 0);
+        (FrameClaim::about(key(3), frame_bytes, &pages), pages)
+    }
+
+    const CACHE: Uuid = Uuid::from_u128(0xcafe);
+
+    #[test]
+    fn an_entry_comes_back_and_its_fields_are_where_the_table_says() {
+        let (claim, pages) = claim(5120);
+        let bytes = encode_entry(Some(&claim), CACHE, 9);
+        assert_eq!(decode_entry(&bytes, CACHE, 9), Ok(Some(claim)));
+        assert_eq!(bytes[12..16], [1, 2, 3, 4], "image");
+        assert_eq!(bytes[16..24], [7, 0, 0, 0, 0, 0, 0, 0], "object");
+        assert_eq!(bytes[24..28], [0xef, 0xbe, 0xad, 0xde], "fingerprint");
+        assert_eq!(bytes[28..32], [3, 0, 0, 0], "frame");
+        assert_eq!(bytes[40..44], [0, 0x14, 0, 0], "length");
+        assert_eq!(bytes[48..52], crc32c::crc32c(&pages[4096..]).to_le_bytes(), "second page");
+        assert_eq!(bytes[52..124], [0; 72], "no third page, reserved");
+    }
+
+    #[test]
+    fn an_empty_slot_has_no_claim() {
+        let bytes = encode_entry(None, CACHE, 9);
+        assert_eq!(decode_entry(&bytes, CACHE, 9), Ok(None));
+    }
+
+    #[test]
+    fn an_entry_counts_only_for_its_own_slot_and_cache() {
+        let bytes = encode_entry(Some(&claim(4096).0), CACHE, 9);
+        assert!(decode_entry(&bytes, CACHE, 8).is_err());
+        assert!(decode_entry(&bytes, Uuid::from_u128(0xcaff), 9).is_err());
+        assert!(decode_entry(&bytes[..127], CACHE, 9).is_err());
+    }
+
+    #[test]
+    fn an_impossible_length_is_refused_although_the_checksum_is_right() {
+        for frame_bytes in [0, 100, 65_536 + 512, u32::MAX] {
+            let mut claim = claim(4096).0;
+            claim.frame_bytes = frame_bytes;
+            let entry = decode_entry(&encode_entry(Some(&claim), CACHE, 0), CACHE, 0);
+            assert_eq!(entry, Err(DecodeError::range("cache entry frame_bytes", 40)));
+        }
+    }
+
+    #[test]
+    fn the_digest_sees_what_the_checksums_of_pages_cannot() {
+        let (mut claim, mut pages) = claim(8192);
+        assert!(claim.proved_by(&pages));
+        // As if the changed page had the same CRC by accident.
+        pages[5000] ^= 0x10;
+        claim.page_crcs[1] = crc32c::crc32c(&pages[4096..]);
+        assert!(claim.matches(0, &pages));
+        assert!(!claim.proved_by(&pages));
+    }
+
+    #[test]
+    fn part_of_a_frame_is_checked_against_its_own_pages() {
+        let (claim, pages) = claim(3 * 4096);
+        assert!(claim.matches(1, &pages[4096..]));
+        assert!(!claim.matches(0, &pages[4096..]));
+        assert!(!claim.matches(2, &pages[4096..]), "beyond the frame");
+        assert!(!claim.matches(usize::MAX, &pages[4096..]));
+        assert!(!claim.proved_by(&pages[4096..]));
+    }
+
+    #[test]
+    fn a_superblock_is_for_one_size_of_file() {
+        let geometry = Geometry::of_file(64 << 20).expect("large enough");
+        let bytes = CacheSuperblock { cache: CACHE, geometry }.encode();
+        let back = CacheSuperblock::decode(&bytes, 64 << 20).expect("unchanged");
+        assert_eq!((back.cache, back.geometry), (CACHE, geometry));
+        let grown = CacheSuperblock::decode(&bytes, 65 << 20).expect_err("another size");
+        assert_eq!(grown.kind, DecodeKind::OutOfRange);
+        assert_eq!(bytes[..10], *b"LSVDRCCH\x01\0");
+    }
+
+    #[test]
+    fn every_damaged_byte_of_a_superblock_is_noticed() {
+        let geometry = Geometry::of_file(1 << 30).expect("large enough");
+        let bytes = CacheSuperblock { cache: CACHE, geometry }.encode();
+        for at in 0..bytes.len() {
+            let mut damaged = bytes;
+            damaged[at] ^= 0x40;
+            assert!(CacheSuperblock::decode(&damaged, 1 << 30).is_err(), "byte {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_geometry_fits_its_file_and_wastes_less_than_two_slots(file_bytes in 0_u64..(1 << 33)) {
+            match Geometry::of_file(file_bytes) {
+                None => prop_assert!(file_bytes < 2 * SLOT_BYTES),
+                Some(geometry) => {
+                    prop_assert!(geometry.file_bytes() <= file_bytes);
+                    let next = Geometry { slots: geometry.slots + 2 };
+                    prop_assert!(next.file_bytes() > file_bytes);
+                    let last = geometry.index_page_offset(geometry.index_pages() - 1);
+                    prop_assert!(last + PAGE_BYTES <= geometry.slots_offset());
+                }
+            }
+        }
+
+        #[test]
+        fn a_changed_entry_is_never_believed(at in 0_usize..ENTRY_BYTES, flip in 1_u8..) {
+            let mut bytes = encode_entry(Some(&claim(9 * 512).0), CACHE, 1);
+            bytes[at] ^= flip;
+            prop_assert!(decode_entry(&bytes, CACHE, 1).is_err());
+        }
+
+        #[test]
+        fn a_changed_page_is_never_believed(at in 0_usize..3 * 4096, flip in 1_u8..) {
+            let (claim, mut pages) = claim(2 * 4096 + 512);
+            pages[at] ^= flip;
+            prop_assert!(!claim.matches(0, &pages));
+        }
+
+        #[test]
+        fn wild_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode_entry(&bytes, CACHE, 0);
+            let _ = CacheSuperblock::decode(&bytes, 1 << 30);
+        }
+    }
+}

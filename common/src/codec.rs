@@ -7,7 +7,7 @@
 use std::fmt;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use crate::units::PAGE_BYTES;
+use crate::units::PAGE_LEN;
 
 /// Why bytes are not what they should be. `Copy` and free of text: the caller knows object and image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -172,7 +172,7 @@ impl<'a> Reader<'a> {
 /// `len` rounded up to whole pages.
 #[must_use]
 pub fn page_ceil(len: usize) -> usize {
-    len.next_multiple_of(PAGE_BYTES as usize)
+    len.next_multiple_of(PAGE_LEN)
 }
 
 /// A count or length from a 32-bit field; `usize` has at least 32 bits on every supported machine.

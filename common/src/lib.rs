@@ -9,7 +9,9 @@
 //! # Ok::<(), lsvd_common::name::NameError>(())
 //! ```
 #![forbid(unsafe_code)]
+#![deny(clippy::cast_possible_truncation)]
 
+pub mod cache_file;
 pub mod checksum;
 pub mod codec;
 pub mod ids;

@@ -1,6 +1,6 @@
 //! Every limit of the formats, with its reason. Writers stay below, readers refuse above.
 
-use crate::units::{PAGE_BYTES, SECTOR_BYTES};
+use crate::units::{PAGE_LEN, SECTOR_BYTES, SECTOR_LEN};
 
 /// Largest image, in sectors (64 TiB): 2^37 sectors leave room in every packed field.
 pub const IMAGE_SECTORS_MAX: u64 = 1 << 37;
@@ -25,7 +25,7 @@ pub const OBJECT_HEADER_MAX: usize = OBJECT_BYTES_MAX - OBJECT_PAYLOAD_MAX;
 pub const RECORD_DATA_MAX: usize = 4 << 20;
 
 /// Most entries in a log record: a full record of single sectors.
-pub const RECORD_ENTRIES_MAX: usize = RECORD_DATA_MAX / SECTOR_BYTES as usize;
+pub const RECORD_ENTRIES_MAX: usize = RECORD_DATA_MAX / SECTOR_LEN;
 
 /// Largest data of one log entry: a read that must go to the log verifies a whole entry.
 pub const ENTRY_DATA_MAX: usize = 64 << 10;
@@ -50,15 +50,14 @@ pub const REGION_SHIFT_MAX: u8 = 20;
 pub const TABLE_SHIFT: u32 = 12;
 
 /// Entries of a record header that fit its first page; more make the header longer, page by page.
-pub const RECORD_HEADER_MAX: usize =
-    (128 + 32 * RECORD_ENTRIES_MAX).next_multiple_of(PAGE_BYTES as usize);
+pub const RECORD_HEADER_MAX: usize = (128 + 32 * RECORD_ENTRIES_MAX).next_multiple_of(PAGE_LEN);
 
 const _: () = {
-    assert!(OBJECT_PAYLOAD_MAX / SECTOR_BYTES as usize <= 1 << 16, "offsets fit 16 bits");
+    assert!(OBJECT_PAYLOAD_MAX / SECTOR_LEN <= 1 << 16, "offsets fit 16 bits");
     assert!(RECORD_DATA_MAX <= OBJECT_PAYLOAD_MAX / 4, "a batch ends at a record");
     assert!((1 << REGION_SHIFT_MAX) * 12 < OBJECT_PAYLOAD_MAX, "a region fits an object");
-    assert!(FRAME_BYTES.is_multiple_of(PAGE_BYTES as usize));
-    assert!(ENTRY_DATA_MAX.is_multiple_of(PAGE_BYTES as usize));
+    assert!(FRAME_BYTES.is_multiple_of(PAGE_LEN));
+    assert!(ENTRY_DATA_MAX.is_multiple_of(PAGE_LEN));
 };
 
 /// The region size for an image of `sectors`: as fine as a table of 8,192 regions allows.

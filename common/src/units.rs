@@ -10,6 +10,10 @@ use std::ops::{Add, AddAssign, Range, Sub, SubAssign};
 pub const SECTOR_BYTES: u64 = 512;
 /// Bytes in a page, the unit of the write log and of direct I/O.
 pub const PAGE_BYTES: u64 = 4096;
+/// Bytes in a sector, as a length in memory.
+pub const SECTOR_LEN: usize = 512;
+/// Bytes in a page, as a length in memory.
+pub const PAGE_LEN: usize = 4096;
 /// Sectors in a page.
 pub const PAGE_SECTORS: u64 = PAGE_BYTES / SECTOR_BYTES;
 

@@ -10,7 +10,7 @@ use crate::checksum::header_crc;
 use crate::codec::{DecodeError, DecodeKind, Reader};
 use crate::ids::{Epoch, ImageId, LogId, ObjectSeq, RecordSeq, Uuid, WriteSeq};
 use crate::layout::layout;
-use crate::units::PAGE_BYTES;
+use crate::units::PAGE_LEN;
 
 /// First bytes of a write log.
 pub const LOG_MAGIC: [u8; 8] = *b"LSVDlog\x01";
@@ -119,7 +119,7 @@ impl LogSuperblock {
             reserved2: [0; 12],
         };
         let mut out = bytes.as_bytes().to_vec();
-        out.resize(usize::try_from(PAGE_BYTES).expect("a page fits memory"), 0);
+        out.resize(PAGE_LEN, 0);
         let crc = header_crc(&out, CRC_AT);
         out[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
         out
@@ -131,7 +131,7 @@ impl LogSuperblock {
     /// What is wrong, and where.
     pub fn decode(page: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(page);
-        let page = reader.bytes("log superblock", PAGE_BYTES as usize)?;
+        let page = reader.bytes("log superblock", PAGE_LEN)?;
         let fields: &LogSuperblockBytes = Reader::new(page).one("log superblock")?;
         if fields.magic != LOG_MAGIC {
             return Err(DecodeError::new("log magic", 0, DecodeKind::BadMagic));

@@ -46,7 +46,8 @@ struct RecordHeaderBytes {
     header_len: U32,
     data_len: U32,
     entry_count: U32,
-    reserved2: [u8; 24],
+    synced_page: U64,
+    reserved2: [u8; 16],
 }
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -82,6 +83,7 @@ layout!(
         header_len,
         data_len,
         entry_count,
+        synced_page,
         reserved2
     ]
 );
@@ -139,6 +141,9 @@ pub struct RecordHeader {
     pub page: u64,
     /// The header checksum of the record before it.
     pub previous_crc: u32,
+    /// Records that start before this page were durable when this one was written: if one of them is damaged, that is
+    /// no torn tail.
+    pub synced_page: u64,
     /// What it is for.
     pub kind: RecordKind,
     /// Its entries, ascending by write sequence; empty for `Skip`.
@@ -210,7 +215,8 @@ impl RecordHeader {
             header_len: U32::new(to_u32(out.len())),
             data_len: U32::new(to_u32(self.data_len)),
             entry_count: U32::new(to_u32(self.entries.len())),
-            reserved2: [0; 24],
+            synced_page: U64::new(self.synced_page),
+            reserved2: [0; 16],
         };
         let (head, rest) = out.split_at_mut(size_of::<RecordHeaderBytes>());
         head.copy_from_slice(header.as_bytes());
@@ -290,6 +296,7 @@ impl RecordHeader {
             record: RecordSeq(fields.record.get()),
             page: fields.page.get(),
             previous_crc: fields.previous_crc.get(),
+            synced_page: fields.synced_page.get(),
             kind,
             entries,
             data_len: peeked.data_len,

@@ -8,7 +8,7 @@ use crate::codec::{DecodeError, DecodeKind, Reader, to_usize};
 use crate::ids::{Epoch, ImageId, ObjectSeq, Uuid};
 use crate::layout::layout;
 use crate::limits::{OBJECT_BYTES_MAX, OBJECT_HEADER_MAX};
-use crate::units::PAGE_BYTES;
+use crate::units::PAGE_LEN;
 
 /// First bytes of every numbered object.
 pub const OBJECT_MAGIC: [u8; 8] = *b"LSVDobj\x01";
@@ -106,7 +106,7 @@ pub fn peek(bytes: &[u8]) -> Result<Peek, DecodeError> {
     };
     let header_len = to_usize(prefix.header_len.get());
     let body_len = to_usize(prefix.body_len.get());
-    let whole_pages = header_len.is_multiple_of(PAGE_BYTES as usize);
+    let whole_pages = header_len.is_multiple_of(PAGE_LEN);
     if header_len == 0 || header_len > OBJECT_HEADER_MAX || !whole_pages {
         return Err(DecodeError::range("object header length", 48));
     }
@@ -186,4 +186,13 @@ pub fn check_place(id: &ObjectId, image: ImageId, seq: ObjectSeq) -> Result<(), 
         return Err(DecodeError::new("object sequence", 40, DecodeKind::Misplaced));
     }
     Ok(())
+}
+
+/// Whose an object is, of any kind, if its header is whole.
+///
+/// # Errors
+/// What is wrong, and where.
+pub fn identify(bytes: &[u8]) -> Result<ObjectId, DecodeError> {
+    let kinds = [ObjectKind::Data, ObjectKind::Moved, ObjectKind::MapPart, ObjectKind::Checkpoint];
+    verify(bytes, &kinds).map(|(verified, _)| verified.id)
 }

@@ -1,0 +1,83 @@
+//! The tail of the write log: moved when an object is retired, and durable before the space behind it is used again.
+//!
+//! Crash: the two superblock pages are written in turn, each followed by a sync. Lost or torn, the other one still
+//! points at a record that was not overwritten, because space is freed only after the sync.
+
+use std::sync::Arc;
+
+use lsvd_common::ids::ObjectSeq;
+use lsvd_common::log::header::LogSuperblock;
+use lsvd_common::units::PAGE_BYTES;
+use tokio::time::Instant;
+
+use crate::batch::Batch;
+use crate::disk::{AlignedBuf, Disk};
+use crate::error::{Error, Result};
+use crate::state::Shared;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    superblock: LogSuperblock,
+}
+
+/// Writes a log superblock to the page whose turn it is, and syncs.
+pub(crate) async fn write_superblock(
+    log: &dyn Disk,
+    superblock: &LogSuperblock,
+) -> std::io::Result<()> {
+    let mut page = AlignedBuf::with_capacity(PAGE_BYTES as usize);
+    page.extend_from_slice(&superblock.encode());
+    log.write_at(superblock.generation % 2 * PAGE_BYTES, page.freeze()).await?;
+    log.sync().await
+}
+
+impl Tail {
+    pub(crate) fn new(superblock: LogSuperblock) -> Self {
+        Self { superblock }
+    }
+
+    /// The records of `batch` are not needed any more, once no reader uses them.
+    pub(crate) async fn retired(
+        &mut self,
+        shared: &Arc<Shared>,
+        batch: &Arc<Batch>,
+        object: ObjectSeq,
+    ) -> Result<()> {
+        batch.unpinned().await;
+        #[cfg(feature = "canary")]
+        if shared.options.canary == Some(crate::options::Canary::TailBeforeRetire) {
+            return Ok(());
+        }
+        self.superblock.tail_page = batch.end.page;
+        self.superblock.tail_record = batch.end.record;
+        self.superblock.tail_previous_crc = batch.end.previous_crc;
+        self.superblock.retired_object = object;
+        self.superblock.retired_write = batch.last_write;
+        self.store(shared).await?;
+        let freed = {
+            let mut state = shared.state.lock();
+            let before = state.ring.used();
+            state.ring.free_to(batch.end.page);
+            (before - state.ring.used()) * PAGE_BYTES
+        };
+        shared.admission.freed(freed, Instant::now());
+        shared.space.notify_waiters();
+        // A record may wait for space.
+        shared.log_wake.notify_one();
+        Ok(())
+    }
+
+    /// Marks the log clean: nothing in it is needed.
+    pub(crate) async fn close(&mut self, shared: &Arc<Shared>) -> Result<()> {
+        self.superblock.clean = true;
+        self.store(shared).await
+    }
+
+    async fn store(&mut self, shared: &Arc<Shared>) -> Result<()> {
+        self.superblock.generation += 1;
+        write_superblock(&*shared.log, &self.superblock).await.map_err(|error| {
+            Error::disk(format!("write the log superblock of image {}", shared.name), error)
+        })
+    }
+}

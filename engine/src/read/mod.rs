@@ -1,0 +1,208 @@
+//! Reads: a plan under the lock, then the pieces, each verified before a byte of it is returned.
+//!
+//! A range consists of pieces in batches (memory, or the log once memory was given back), in objects, and holes. The
+//! newest wins: the open batch, sealed batches from the youngest to the oldest, then the map. Pieces in objects go by
+//! frame: RAM tier, SSD tier, else the store, one range GET for a run of missing frames.
+//!
+//! Invariant: a piece in the log is pinned when it is planned, so its space is not reused before it is read.
+//! Concurrency: any number of reads at a time; a read that only needs memory never waits.
+
+pub(crate) mod frames;
+pub(crate) mod from_log;
+pub(crate) mod headers;
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use lsvd_common::ids::ObjectSeq;
+use lsvd_common::units::{SectorRange, Sectors};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::batch::{Batch, Content};
+use crate::error::Result;
+use crate::state::{Shared, State};
+
+/// Where a part of a range is.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    Hole(Sectors),
+    Ram(Bytes),
+    Log { batch: Arc<Batch>, index: u32, skip: u32, len: Sectors, _pin: OwnedSemaphorePermit },
+    Object { place: ObjectPlace, len: Sectors },
+}
+
+/// A place in the payload of an object, with what is needed to find and name its frames.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ObjectPlace {
+    pub(crate) seq: ObjectSeq,
+    pub(crate) fingerprint: u32,
+    pub(crate) header_bytes: u32,
+    pub(crate) offset: Sectors,
+}
+
+/// Looks a range up, newest first.
+pub(crate) fn plan(state: &State, range: SectorRange) -> Vec<Piece> {
+    let mut pieces = Vec::with_capacity(1);
+    let Some(open) = &state.open else {
+        plan_sealed(state, state.sealed.len(), range, &mut pieces);
+        return pieces;
+    };
+    let mut found = Vec::new();
+    // The open batch always has its data in memory: only sealed batches give it back.
+    overlay(open, range, &mut found, &mut |index, skip, range| {
+        open.in_ram(index, skip, range.len).map(Piece::Ram)
+    });
+    for part in found {
+        match part {
+            Ok(piece) => pieces.push(piece),
+            Err(range) => plan_sealed(state, state.sealed.len(), range, &mut pieces),
+        }
+    }
+    pieces
+}
+
+/// A piece, or a range that the level below must answer.
+type Found = std::result::Result<Piece, SectorRange>;
+
+/// Where part of an entry's data is: its index, the sectors to skip, and the range on the image.
+type DataOf<'a> = dyn FnMut(u32, u32, SectorRange) -> Option<Piece> + 'a;
+
+fn overlay(batch: &Batch, range: SectorRange, out: &mut Vec<Found>, data: &mut DataOf<'_>) {
+    let out = std::cell::RefCell::new(out);
+    batch.overlay(
+        range,
+        &mut |range, content| {
+            let piece = match content {
+                Content::Hole => Piece::Hole(range.len),
+                Content::Entry { index, skip } => {
+                    data(index, skip, range).expect("a batch has its data in memory or in the log")
+                }
+            };
+            out.borrow_mut().push(Ok(piece));
+        },
+        &mut |range| out.borrow_mut().push(Err(range)),
+    );
+}
+
+/// Answers a range from the sealed batches below `level`, then the map.
+fn plan_sealed(state: &State, level: usize, range: SectorRange, out: &mut Vec<Piece>) {
+    let Some(below) = level.checked_sub(1) else {
+        plan_map(state, range, out);
+        return;
+    };
+    let batch = &state.sealed[below];
+    let mut found = Vec::new();
+    overlay(batch, range, &mut found, &mut |index, skip, range| {
+        if let Some(data) = batch.in_ram(index, skip, range.len) {
+            return Some(Piece::Ram(data));
+        }
+        let pin = batch.pin()?;
+        Some(Piece::Log { batch: Arc::clone(batch), index, skip, len: range.len, _pin: pin })
+    });
+    for piece in found {
+        match piece {
+            Ok(piece) => out.push(piece),
+            Err(range) => plan_sealed(state, below, range, out),
+        }
+    }
+}
+
+fn plan_map(state: &State, range: SectorRange, out: &mut Vec<Piece>) {
+    for piece in state.map.lookup(range) {
+        let len = piece.range.len;
+        out.push(match piece.at {
+            None => Piece::Hole(len),
+            Some(at) => {
+                let row = state.table.row(at.slot);
+                let place = ObjectPlace {
+                    seq: row.seq,
+                    fingerprint: row.fingerprint,
+                    header_bytes: row.header_bytes,
+                    offset: Sectors(at.offset.into()),
+                };
+                Piece::Object { place, len }
+            }
+        });
+    }
+}
+
+/// Zeros that every hole shares.
+fn zeros(len: usize) -> Bytes {
+    static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+    match ZEROS.get(..len) {
+        Some(zeros) => Bytes::from_static(zeros),
+        None => Bytes::from(vec![0; len]),
+    }
+}
+
+/// Collects the parts of an answer; a single part is passed on without a copy.
+struct Answer {
+    len: usize,
+    first: Option<Bytes>,
+    all: BytesMut,
+}
+
+impl Answer {
+    fn new(len: usize) -> Self {
+        Self { len, first: None, all: BytesMut::new() }
+    }
+
+    fn push(&mut self, part: Bytes) {
+        if self.first.is_none() && self.all.is_empty() && part.len() == self.len {
+            self.first = Some(part);
+            return;
+        }
+        if self.all.capacity() == 0 {
+            self.all.reserve(self.len);
+        }
+        self.all.extend_from_slice(&part);
+    }
+
+    fn finish(self) -> Bytes {
+        let answer = self.first.unwrap_or_else(|| self.all.freeze());
+        assert_eq!(answer.len(), self.len, "the pieces cover the range");
+        answer
+    }
+}
+
+/// The answer, if all pieces are in memory.
+pub(crate) fn from_memory(shared: &Shared, pieces: &[Piece], len: usize) -> Option<Bytes> {
+    let mut answer = Answer::new(len);
+    for piece in pieces {
+        match piece {
+            Piece::Hole(len) => answer.push(zeros(len.bytes_usize())),
+            Piece::Ram(data) => answer.push(data.clone()),
+            Piece::Log { .. } => return None,
+            Piece::Object { place, len } => {
+                for part in frames::parts(place, *len) {
+                    let frame = shared.cache.get_ram(&frames::key(shared, place, part.frame))?;
+                    answer.push(frame.get(part.within.clone()).map(|_| frame.slice(part.within))?);
+                }
+            }
+        }
+    }
+    Some(answer.finish())
+}
+
+/// Fetches what is not in memory and puts the answer together.
+///
+/// # Errors
+/// A piece could not be read, or is not what was written.
+pub(crate) async fn execute(shared: &Arc<Shared>, pieces: Vec<Piece>, len: usize) -> Result<Bytes> {
+    let mut answer = Answer::new(len);
+    for piece in pieces {
+        match piece {
+            Piece::Hole(len) => answer.push(zeros(len.bytes_usize())),
+            Piece::Ram(data) => answer.push(data),
+            Piece::Log { batch, index, skip, len, _pin } => {
+                answer.push(from_log::read(shared, &batch, index, skip, len).await?);
+            }
+            Piece::Object { place, len } => {
+                for part in frames::read(shared, &place, len).await? {
+                    answer.push(part);
+                }
+            }
+        }
+    }
+    Ok(answer.finish())
+}
