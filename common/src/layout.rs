@@ -81,4 +81,6 @@ pub const LAYOUTS: &[Layout] = &[
     crate::log::header::LOG_SUPERBLOCK_LAYOUT,
     crate::log::record::RECORD_HEADER_LAYOUT,
     crate::log::record::RECORD_ENTRY_LAYOUT,
+    crate::cache_file::CACHE_SUPERBLOCK_LAYOUT,
+    crate::cache_file::CACHE_ENTRY_LAYOUT,
 ];

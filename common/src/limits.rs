@@ -43,8 +43,21 @@ pub const IMAGE_NAME_MAX: usize = 96;
 pub const REGION_SHIFT_MIN: u8 = 10;
 /// Region size of a new image unless it is large (64 MiB): the unit of an incremental checkpoint.
 pub const REGION_SHIFT_DEFAULT: u8 = 17;
-/// The largest region (512 MiB): fully fragmented, its section is 12 MiB and still fits one object.
+/// The largest region (512 MiB): fully fragmented over as many objects, its section is 20 MiB and still fits one object.
 pub const REGION_SHIFT_MAX: u8 = 20;
+
+/// Most regions of an image: an index of them all fills half of a checkpoint, the other half is for the object table.
+pub const REGIONS_MAX: u64 = IMAGE_SECTORS_MAX >> REGION_SHIFT_MAX;
+
+/// Largest sequence of a numbered object: numbers of object table sections fit 32 bits, with room to count on.
+pub const OBJECT_SEQ_MAX: u64 = 1 << 43;
+
+/// Largest epoch, write sequence, record sequence, generation and log position that is read: whoever counts on from
+/// there, or adds a length, does not overflow. A million writes a second take 146,000 years to get there.
+pub const COUNTER_MAX: u64 = 1 << 62;
+
+/// Largest ring of a write log, in pages (16 TiB): its size in bytes does not overflow.
+pub const RING_PAGES_MAX: u64 = 1 << 32;
 
 /// Object table entries in one section of a checkpoint, as a power of two.
 pub const TABLE_SHIFT: u32 = 12;
@@ -55,7 +68,11 @@ pub const RECORD_HEADER_MAX: usize = (128 + 32 * RECORD_ENTRIES_MAX).next_multip
 const _: () = {
     assert!(OBJECT_PAYLOAD_MAX / SECTOR_LEN <= 1 << 16, "offsets fit 16 bits");
     assert!(RECORD_DATA_MAX <= OBJECT_PAYLOAD_MAX / 4, "a batch ends at a record");
-    assert!((1 << REGION_SHIFT_MAX) * 12 < OBJECT_PAYLOAD_MAX, "a region fits an object");
+    // Every sector an extent of 12 bytes, and every one in another object, whose number takes 8.
+    assert!((1 << REGION_SHIFT_MAX) * (12 + 8) < OBJECT_PAYLOAD_MAX, "a region fits an object");
+    assert!(REGIONS_MAX * 32 <= OBJECT_HEADER_MAX as u64 / 2, "an index of regions fits");
+    assert!(OBJECT_SEQ_MAX >> TABLE_SHIFT < u32::MAX as u64, "table sections have numbers");
+    assert!(OBJECT_BYTES_MAX <= u32::MAX as usize, "lengths in objects fit 32 bits");
     assert!(FRAME_BYTES.is_multiple_of(PAGE_LEN));
     assert!(ENTRY_DATA_MAX.is_multiple_of(PAGE_LEN));
 };

@@ -6,6 +6,7 @@
 //! Crash: a killed server leaves its socket file. The next `bind` finds that nobody answers there
 //! and replaces it; one that answers is left alone.
 
+use std::fmt;
 use std::fs::Permissions;
 use std::io;
 use std::net::SocketAddr;
@@ -27,6 +28,16 @@ pub enum Address {
     Tcp(SocketAddr),
     /// The path of a socket file.
     Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    /// `HOST:PORT` or `unix:PATH`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// Why an address cannot be listened on.

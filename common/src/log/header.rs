@@ -10,6 +10,7 @@ use crate::checksum::header_crc;
 use crate::codec::{DecodeError, DecodeKind, Reader};
 use crate::ids::{Epoch, ImageId, LogId, ObjectSeq, RecordSeq, Uuid, WriteSeq};
 use crate::layout::layout;
+use crate::limits::{COUNTER_MAX, OBJECT_SEQ_MAX, RING_PAGES_MAX};
 use crate::units::PAGE_LEN;
 
 /// First bytes of a write log.
@@ -68,6 +69,33 @@ layout!(
     ]
 );
 
+impl LogSuperblockBytes {
+    fn check(&self) -> Result<(), DecodeError> {
+        if self.clean > 1 {
+            return Err(DecodeError::range("clean", 10));
+        }
+        if !(1..=RING_PAGES_MAX).contains(&self.ring_pages.get()) {
+            return Err(DecodeError::range("ring size", 64));
+        }
+        if !(1..=COUNTER_MAX).contains(&self.tail_record.get()) {
+            return Err(DecodeError::range("tail record", 80));
+        }
+        if self.retired_object.get() > OBJECT_SEQ_MAX {
+            return Err(DecodeError::range("retired object", 88));
+        }
+        let counters = [
+            ("generation", 48, self.generation),
+            ("log epoch", 56, self.epoch),
+            ("tail page", 72, self.tail_page),
+            ("retired write", 96, self.retired_write),
+        ];
+        match counters.iter().find(|(_, _, counter)| counter.get() > COUNTER_MAX) {
+            Some((what, at, _)) => Err(DecodeError::range(what, *at)),
+            None => Ok(()),
+        }
+    }
+}
+
 /// The superblock of a write log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogSuperblock {
@@ -125,7 +153,7 @@ impl LogSuperblock {
         out
     }
 
-    /// Reads and verifies one copy; `page` is exactly one page.
+    /// Reads and verifies one copy; `page` starts with it and may go on.
     ///
     /// # Errors
     /// What is wrong, and where.
@@ -146,9 +174,7 @@ impl LogSuperblock {
             let kind = DecodeKind::BadChecksum { expected, found };
             return Err(DecodeError::new("log superblock", CRC_AT, kind));
         }
-        if fields.ring_pages.get() == 0 {
-            return Err(DecodeError::range("ring size", 64));
-        }
+        fields.check()?;
         Ok(Self {
             image: ImageId(Uuid::from_bytes(fields.image)),
             log: LogId(Uuid::from_bytes(fields.log)),

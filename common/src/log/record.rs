@@ -12,9 +12,10 @@ use crate::codec::{DecodeError, DecodeKind, Reader, page_ceil, to_u32, to_usize}
 use crate::ids::{Epoch, ImageId, LogId, RecordSeq, Uuid, WriteSeq};
 use crate::layout::layout;
 use crate::limits::{
-    ENTRY_DATA_MAX, IMAGE_SECTORS_MAX, RECORD_DATA_MAX, RECORD_ENTRIES_MAX, RECORD_HEADER_MAX,
+    COUNTER_MAX, ENTRY_DATA_MAX, IMAGE_SECTORS_MAX, RECORD_DATA_MAX, RECORD_ENTRIES_MAX,
+    RECORD_HEADER_MAX,
 };
-use crate::units::{PAGE_BYTES, Sector, SectorRange, Sectors};
+use crate::units::{PAGE_BYTES, SECTOR_BYTES, Sector, SectorRange, Sectors};
 
 /// First bytes of a record.
 pub const RECORD_MAGIC: [u8; 8] = *b"LSVDrec\x01";
@@ -192,10 +193,11 @@ impl RecordHeader {
     /// names.
     ///
     /// # Panics
-    /// If `out` has another length or the record is above the limits: the log's writer stays below them.
+    /// If `out` has another length, or `decode` would refuse the record: what it holds will be acknowledged.
     pub fn encode_into(&self, out: &mut [u8]) -> u32 {
         assert_eq!(out.len(), self.header_len(), "a header is encoded into its own space");
-        assert!(self.data_len <= RECORD_DATA_MAX && self.entries.len() <= RECORD_ENTRIES_MAX);
+        assert!(self.data_len <= RECORD_DATA_MAX, "the writer ends a record at its limit");
+        assert_eq!(self.check(), Ok(()), "the writer makes records that recovery takes");
         out.fill(0);
         let write = |entry: Option<&Entry>| U64::new(entry.map_or(0, |entry| entry.write.0));
         let header = RecordHeaderBytes {
@@ -286,8 +288,8 @@ impl RecordHeader {
             2 => RecordKind::Skip,
             _ => return Err(DecodeError::range("record kind", 10)),
         };
-        let rows: &[RecordEntryBytes] =
-            reader.many("record entries", to_usize(fields.entry_count.get()))?;
+        let count = to_usize(fields.entry_count.get());
+        let rows: &[RecordEntryBytes] = reader.many("record entries", count)?;
         let entries = rows.iter().enumerate().map(decode_entry).collect::<Result<Vec<_>, _>>()?;
         let header = Self {
             image: ImageId(Uuid::from_bytes(fields.image)),
@@ -302,29 +304,52 @@ impl RecordHeader {
             data_len: peeked.data_len,
         };
         header.check()?;
+        let write = |entry: Option<&Entry>| entry.map_or(0, |entry| entry.write.0);
+        if fields.first_write.get() != write(header.entries.first()) {
+            return Err(DecodeError::range("first write", 72));
+        }
+        if fields.last_write.get() != write(header.entries.last()) {
+            return Err(DecodeError::range("last write", 80));
+        }
         if header.header_len() != peeked.header_len {
             return Err(DecodeError::range("record header length", 92));
         }
         Ok((header, expected))
     }
 
+    /// The rules for values; `decode` and `encode_into` share them.
     fn check(&self) -> Result<(), DecodeError> {
+        let is_skip = self.kind == RecordKind::Skip;
+        if is_skip != self.entries.is_empty() || self.entries.len() > RECORD_ENTRIES_MAX {
+            return Err(DecodeError::range("record entry count", 100));
+        }
+        let counters = [
+            ("record epoch", 48, self.epoch.0),
+            ("record sequence", 56, self.record.0),
+            ("record page", 64, self.page),
+            ("synced page", 104, self.synced_page),
+        ];
+        if let Some((what, at, _)) = counters.iter().find(|(_, _, value)| *value > COUNTER_MAX) {
+            return Err(DecodeError::range(what, *at));
+        }
         let mut data = 0_usize;
-        let mut previous = None;
         for (index, entry) in self.entries.iter().enumerate() {
+            let at = entry_at(index);
             if let EntryKind::Data(_) = entry.kind {
                 data = data.saturating_add(entry.range.len.bytes_usize());
             }
-            if previous.is_some_and(|previous| previous > entry.write) {
-                return Err(DecodeError::new("entry write sequence", index, DecodeKind::Overlap));
+            if !(1..=COUNTER_MAX).contains(&entry.write.0) {
+                return Err(DecodeError::range("entry write sequence", at + 16));
             }
-            previous = Some(entry.write);
+            // A write is acknowledged as a whole and in its turn: nothing may be missing between entries.
+            let next = self.entries.get(index + 1).map(|next| next.write.0);
+            let follows = next.is_none_or(|next| next == entry.write.0 + u64::from(entry.last));
+            if !follows || (next.is_none() && !entry.last) {
+                return Err(DecodeError::new("entry write sequence", at + 16, DecodeKind::Overlap));
+            }
         }
         if data != self.data_len {
             return Err(DecodeError::range("record data length", 96));
-        }
-        if (self.kind == RecordKind::Skip) != self.entries.is_empty() {
-            return Err(DecodeError::range("record entry count", 100));
         }
         Ok(())
     }
@@ -364,8 +389,13 @@ pub fn entry_crc(data: &[u8]) -> u32 {
     crc(Domain::LogData, data)
 }
 
+/// Byte offset of an entry in its record.
+fn entry_at(index: usize) -> usize {
+    size_of::<RecordHeaderBytes>() + index * size_of::<RecordEntryBytes>()
+}
+
 fn decode_entry((index, row): (usize, &RecordEntryBytes)) -> Result<Entry, DecodeError> {
-    let wrong = DecodeError::range("record entry", index);
+    let wrong = DecodeError::range("record entry", entry_at(index));
     let (lba, sectors) = (row.lba.get(), row.sectors.get());
     let end = lba.checked_add(sectors).ok_or(wrong)?;
     if sectors == 0 || end > IMAGE_SECTORS_MAX {
@@ -373,7 +403,7 @@ fn decode_entry((index, row): (usize, &RecordEntryBytes)) -> Result<Entry, Decod
     }
     let range = SectorRange::new(Sector(lba), Sectors(sectors));
     let kind = match row.kind {
-        1 if sectors <= (ENTRY_DATA_MAX as u64) / 512 => EntryKind::Data(row.crc.get()),
+        1 if sectors <= ENTRY_DATA_MAX as u64 / SECTOR_BYTES => EntryKind::Data(row.crc.get()),
         2 => EntryKind::Discard,
         _ => return Err(wrong),
     };

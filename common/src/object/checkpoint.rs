@@ -6,9 +6,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::codec::{DecodeError, DecodeKind, Reader, page_ceil, to_u32, to_usize};
 use crate::ids::{ObjectSeq, WriteSeq};
 use crate::layout::layout;
-use crate::limits::{OBJECT_HEADER_MAX, REGION_SHIFT_MAX, REGION_SHIFT_MIN};
+use crate::limits::{
+    COUNTER_MAX, IMAGE_SECTORS_MAX, OBJECT_BYTES_MAX, OBJECT_HEADER_MAX, REGION_SHIFT_MAX,
+    REGION_SHIFT_MIN,
+};
 use crate::object::map_part::SectionKey;
 use crate::object::prefix::{ObjectId, ObjectKind, Prefix, finish, verify};
+use crate::units::PAGE_LEN;
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -87,9 +91,7 @@ impl Checkpoint {
     /// more regions and objects than the limits foresee.
     #[must_use]
     pub fn encode(&self) -> Option<Vec<u8>> {
-        let rows = self.sections.len() * size_of::<SectionRow>() + self.pending_deletes.len() * 8;
-        let fixed = size_of::<Prefix>() + size_of::<CheckpointFields>();
-        let len = page_ceil(fixed + rows);
+        let len = Self::encoded_len(self.sections.len(), self.pending_deletes.len());
         if len > OBJECT_HEADER_MAX {
             return None;
         }
@@ -127,7 +129,12 @@ impl Checkpoint {
         Some(out)
     }
 
-    /// Reads and verifies a checkpoint.
+    fn encoded_len(sections: usize, pending: usize) -> usize {
+        let fixed = size_of::<Prefix>() + size_of::<CheckpointFields>();
+        page_ceil(fixed + sections * size_of::<SectionRow>() + pending * size_of::<U64>())
+    }
+
+    /// Reads and verifies a checkpoint; `bytes` starts with it and may go on.
     ///
     /// # Errors
     /// What is wrong, and where.
@@ -144,27 +151,28 @@ impl Checkpoint {
         if covers >= verified.id.seq {
             return Err(DecodeError::range("covered sequence", at));
         }
-        let rows: &[SectionRow] = reader.many("sections", to_usize(fields.section_count.get()))?;
-        let mut sections: Vec<SectionRef> = Vec::with_capacity(rows.len());
-        for (index, row) in rows.iter().enumerate() {
-            let key = SectionKey::decode(row.kind, row.index.get(), index)?;
-            if sections.last().is_some_and(|last| last.key >= key) {
-                return Err(DecodeError::new("sections", index, DecodeKind::Overlap));
-            }
-            let seq = ObjectSeq(row.seq.get());
-            if seq >= verified.id.seq {
-                return Err(DecodeError::range("section object", index));
-            }
-            sections.push(SectionRef {
-                key,
-                seq,
-                offset: row.offset.get(),
-                len: row.len.get(),
-                crc: row.crc.get(),
-            });
+        if fields.last_write.get() > COUNTER_MAX {
+            return Err(DecodeError::range("last write", at + 8));
         }
+        if fields.live_sectors.get() > IMAGE_SECTORS_MAX {
+            return Err(DecodeError::range("live sectors", at + 16));
+        }
+        if verified.body_len != 0 {
+            return Err(DecodeError::range("body length", 52));
+        }
+        let sections =
+            decode_sections(&mut reader, to_usize(fields.section_count.get()), verified.id.seq)?;
+        let pending_at = reader.position();
         let pending: &[U64] =
             reader.many("pending deletes", to_usize(fields.pending_count.get()))?;
+        let known = |seq: &U64| (1..verified.id.seq.0).contains(&seq.get());
+        if let Some(index) = pending.iter().position(|seq| !known(seq)) {
+            let at = pending_at + index * size_of::<U64>();
+            return Err(DecodeError::range("pending deletes", at));
+        }
+        if Self::encoded_len(sections.len(), pending.len()) != verified.header.len() {
+            return Err(DecodeError::range("header length", 48));
+        }
         Ok(Self {
             id: verified.id,
             covers,
@@ -175,4 +183,39 @@ impl Checkpoint {
             pending_deletes: pending.iter().map(|seq| ObjectSeq(seq.get())).collect(),
         })
     }
+}
+
+/// Reads references of a checkpoint with sequence `own`: to objects before it, inside the limits of an object.
+fn decode_sections(
+    reader: &mut Reader<'_>,
+    count: usize,
+    own: ObjectSeq,
+) -> Result<Vec<SectionRef>, DecodeError> {
+    let at = reader.position();
+    let rows: &[SectionRow] = reader.many("sections", count)?;
+    let mut sections: Vec<SectionRef> = Vec::with_capacity(rows.len());
+    for (index, row) in rows.iter().enumerate() {
+        let at = at + index * size_of::<SectionRow>();
+        let key = SectionKey::decode(row.kind, row.index.get(), at)?;
+        if sections.last().is_some_and(|last| last.key >= key) {
+            return Err(DecodeError::new("sections", at, DecodeKind::Overlap));
+        }
+        let seq = ObjectSeq(row.seq.get());
+        if seq.0 == 0 || seq >= own {
+            return Err(DecodeError::range("section object", at + 8));
+        }
+        let (offset, len) = (to_usize(row.offset.get()), to_usize(row.len.get()));
+        let end = offset.checked_add(len).filter(|end| *end <= OBJECT_BYTES_MAX);
+        if offset < PAGE_LEN || end.is_none() {
+            return Err(DecodeError::range("section place", at + 16));
+        }
+        sections.push(SectionRef {
+            key,
+            seq,
+            offset: row.offset.get(),
+            len: row.len.get(),
+            crc: row.crc.get(),
+        });
+    }
+    Ok(sections)
 }

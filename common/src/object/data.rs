@@ -11,9 +11,9 @@ use crate::checksum::{Domain, crc};
 use crate::codec::{DecodeError, DecodeKind, Reader, page_ceil, to_u32, to_usize};
 use crate::ids::{ObjectSeq, WriteSeq};
 use crate::layout::layout;
-use crate::limits::{FRAME_BYTES, IMAGE_SECTORS_MAX, OBJECT_PAYLOAD_MAX};
+use crate::limits::{COUNTER_MAX, FRAME_BYTES, IMAGE_SECTORS_MAX, OBJECT_PAYLOAD_MAX};
 use crate::object::prefix::{ObjectId, ObjectKind, Prefix, finish, verify};
-use crate::units::{Sector, SectorRange, Sectors};
+use crate::units::{SECTOR_LEN, Sector, SectorRange, Sectors};
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -85,6 +85,22 @@ layout!(DISCARD_LAYOUT, Discard, 16, [lba, sectors]);
 layout!(SOURCE_LAYOUT, Source, 16, [seq, offset, reserved]);
 layout!(FRAME_LAYOUT, Frame, 16, [stored_offset, stored_len, crc, codec, reserved]);
 
+/// Where the fields start, behind the prefix.
+const FIELDS_AT: usize = size_of::<Prefix>();
+
+/// Bytes of a row of each of the four tables.
+const ROW_BYTES: usize = 16;
+
+/// Sectors of the largest payload.
+const PAYLOAD_SECTORS_MAX: u64 = (OBJECT_PAYLOAD_MAX / SECTOR_LEN) as u64;
+
+const _: () = assert!(
+    size_of::<Extent>() == ROW_BYTES
+        && size_of::<Discard>() == ROW_BYTES
+        && size_of::<Source>() == ROW_BYTES
+        && size_of::<Frame>() == ROW_BYTES
+);
+
 /// How the stored bytes of a frame were made from its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -143,7 +159,7 @@ impl DataHeader {
     #[must_use]
     pub fn encoded_len(extents: usize, discards: usize, sources: usize, frames: usize) -> usize {
         let rows = extents + discards + sources + frames;
-        page_ceil(size_of::<Prefix>() + size_of::<DataFields>() + 16 * rows)
+        page_ceil(FIELDS_AT + size_of::<DataFields>() + ROW_BYTES * rows)
     }
 
     /// The payload in bytes, before coding.
@@ -178,9 +194,11 @@ impl DataHeader {
     /// Writes the header to `out`, which has exactly `header_len` bytes. Returns the fingerprint (the header's CRC).
     ///
     /// # Panics
-    /// If `out` has another length: the caller laid the object out by `encoded_len`.
+    /// If `out` has another length: the caller laid the object out by `encoded_len`. If the object is above the
+    /// limits: nobody could read it.
     pub fn encode_into(&self, out: &mut [u8]) -> u32 {
         assert_eq!(out.len(), self.header_len(), "a header is encoded into its own space");
+        assert!(self.payload_len() <= OBJECT_PAYLOAD_MAX, "a batch is smaller than an object");
         out.fill(0);
         let fields = DataFields {
             first_write: U64::new(self.first_write.0),
@@ -194,7 +212,7 @@ impl DataHeader {
             salt: self.salt,
             reserved: U64::new(0),
         };
-        let mut at = size_of::<Prefix>();
+        let mut at = FIELDS_AT;
         let mut put = |bytes: &[u8]| {
             out[at..at + bytes.len()].copy_from_slice(bytes);
             at += bytes.len();
@@ -243,18 +261,21 @@ impl DataHeader {
     pub fn decode(bytes: &[u8]) -> Result<(Self, u32), DecodeError> {
         let (verified, kind) = verify(bytes, &[ObjectKind::Data, ObjectKind::Moved])?;
         let mut reader = Reader::new(verified.header);
-        reader.bytes("object prefix", size_of::<Prefix>())?;
-        let at = reader.position();
+        reader.bytes("object prefix", FIELDS_AT)?;
         let fields: &DataFields = reader.one("data fields")?;
         if to_usize(fields.frame_bytes.get()) != FRAME_BYTES {
-            return Err(DecodeError::range("frame size", at + 36));
+            return Err(DecodeError::range("frame size", FIELDS_AT + 36));
         }
+        let at = reader.position();
         let rows: &[Extent] = reader.many("extents", to_usize(fields.extent_count.get()))?;
-        let extents =
-            ranges("extents", rows.iter().map(|r| (r.lba.get(), r.sectors.get().into())))?;
+        let rows = rows.iter().map(|r| (r.lba.get(), r.sectors.get().into()));
+        let extents = ranges("extents", at, rows)?;
+        let at = reader.position();
         let rows: &[Discard] = reader.many("discards", to_usize(fields.discard_count.get()))?;
-        let discards = ranges("discards", rows.iter().map(|r| (r.lba.get(), r.sectors.get())))?;
-        let sources = decode_sources(&mut reader, fields, kind, extents.len())?;
+        let rows = rows.iter().map(|r| (r.lba.get(), r.sectors.get()));
+        let discards = ranges("discards", at, rows)?;
+        check_apart(&extents, &discards, at)?;
+        let sources = decode_sources(&mut reader, fields, kind, &extents, verified.id.seq)?;
         let frame_count = to_usize(fields.frame_count.get());
         let payload_len = to_usize(fields.payload_len.get());
         let frames = decode_frames(&mut reader, frame_count, payload_len, verified.body_len)?;
@@ -269,12 +290,12 @@ impl DataHeader {
             frames,
             salt: fields.salt,
         };
-        if header.first_write > header.last_write {
-            return Err(DecodeError::range("write sequences", at));
+        if header.first_write > header.last_write || header.last_write.0 > COUNTER_MAX {
+            return Err(DecodeError::range("write sequences", FIELDS_AT));
         }
         let sectors = header.extents.iter().fold(0_u64, |sum, e| sum.saturating_add(e.len.0));
-        if sectors > (OBJECT_PAYLOAD_MAX as u64) / 512 || header.payload_len() != payload_len {
-            return Err(DecodeError::range("payload length", at + 16));
+        if sectors > PAYLOAD_SECTORS_MAX || header.payload_len() != payload_len {
+            return Err(DecodeError::range("payload length", FIELDS_AT + 16));
         }
         if header.header_len() != verified.header.len() {
             return Err(DecodeError::range("header length", 48));
@@ -283,20 +304,22 @@ impl DataHeader {
     }
 }
 
-/// Reads ranges that must be ascending, apart, not empty and inside the largest image.
+/// Reads ranges that must be ascending, apart, not empty and inside the largest image. The table is at byte `at`.
 fn ranges(
     what: &'static str,
+    at: usize,
     rows: impl Iterator<Item = (u64, u64)>,
 ) -> Result<Vec<SectorRange>, DecodeError> {
     let mut behind = 0_u64;
     rows.enumerate()
         .map(|(index, (lba, sectors))| {
+            let at = at + index * ROW_BYTES;
             let end = lba.checked_add(sectors).filter(|end| *end <= IMAGE_SECTORS_MAX);
             let Some(end) = end.filter(|_| sectors > 0) else {
-                return Err(DecodeError::range(what, index));
+                return Err(DecodeError::range(what, at));
             };
             if lba < behind {
-                return Err(DecodeError::new(what, index, DecodeKind::Overlap));
+                return Err(DecodeError::new(what, at, DecodeKind::Overlap));
             }
             behind = end;
             Ok(SectorRange::new(Sector(lba), Sectors(sectors)))
@@ -304,24 +327,50 @@ fn ranges(
         .collect()
 }
 
+/// Checks that nothing is both written and discarded: which of the two counts would depend on who reads. The table of
+/// discards is at byte `at`.
+fn check_apart(
+    extents: &[SectorRange],
+    discards: &[SectorRange],
+    at: usize,
+) -> Result<(), DecodeError> {
+    let mut extents = extents.iter().peekable();
+    for (index, discard) in discards.iter().enumerate() {
+        while extents.next_if(|extent| extent.end() <= discard.start).is_some() {}
+        if extents.peek().is_some_and(|extent| extent.start < discard.end()) {
+            let at = at + index * ROW_BYTES;
+            return Err(DecodeError::new("discards", at, DecodeKind::Overlap));
+        }
+    }
+    Ok(())
+}
+
 fn decode_sources(
     reader: &mut Reader<'_>,
     fields: &DataFields,
     kind: ObjectKind,
-    extents: usize,
+    extents: &[SectorRange],
+    own: ObjectSeq,
 ) -> Result<Vec<SourcePlace>, DecodeError> {
-    let at = reader.position();
     let count = to_usize(fields.source_count.get());
-    let wanted = if kind == ObjectKind::Moved { extents } else { 0 };
+    let wanted = if kind == ObjectKind::Moved { extents.len() } else { 0 };
     if count != wanted {
-        return Err(DecodeError::range("source count", at));
+        return Err(DecodeError::range("source count", FIELDS_AT + 28));
     }
+    let at = reader.position();
     let rows: &[Source] = reader.many("sources", count)?;
-    let place = |row: &Source| SourcePlace {
-        seq: ObjectSeq(row.seq.get()),
-        offset: Sectors(row.offset.get().into()),
-    };
-    Ok(rows.iter().map(place).collect())
+    let mut sources = Vec::with_capacity(count);
+    for (index, (row, extent)) in rows.iter().zip(extents).enumerate() {
+        let seq = ObjectSeq(row.seq.get());
+        let offset = Sectors(row.offset.get().into());
+        let end = extent.len.0.checked_add(offset.0);
+        let inside = end.is_some_and(|end| end <= PAYLOAD_SECTORS_MAX);
+        if seq.0 == 0 || seq >= own || !inside {
+            return Err(DecodeError::range("sources", at + index * ROW_BYTES));
+        }
+        sources.push(SourcePlace { seq, offset });
+    }
+    Ok(sources)
 }
 
 fn decode_frames(
@@ -330,21 +379,22 @@ fn decode_frames(
     payload_len: usize,
     body_len: usize,
 ) -> Result<Vec<FrameInfo>, DecodeError> {
-    let at = reader.position();
     if payload_len > OBJECT_PAYLOAD_MAX || count != payload_len.div_ceil(FRAME_BYTES) {
-        return Err(DecodeError::range("frame count", at));
+        return Err(DecodeError::range("frame count", FIELDS_AT + 32));
     }
+    let at = reader.position();
     let rows: &[Frame] = reader.many("frames", count)?;
     let mut next = 0_usize;
     let mut frames = Vec::with_capacity(count);
     for (index, row) in rows.iter().enumerate() {
+        let at = at + index * ROW_BYTES;
         let plain_len = FRAME_BYTES.min(payload_len - index * FRAME_BYTES);
         let stored_len = to_usize(row.stored_len.get());
         if row.codec != Codec::Plain as u8 || stored_len != plain_len {
-            return Err(DecodeError::range("frame codec or length", index));
+            return Err(DecodeError::range("frame codec or length", at));
         }
         if to_usize(row.stored_offset.get()) != next {
-            return Err(DecodeError::new("frame offset", index, DecodeKind::Overlap));
+            return Err(DecodeError::new("frame offset", at, DecodeKind::Overlap));
         }
         next += stored_len;
         frames.push(FrameInfo {

@@ -10,9 +10,12 @@ use crate::checksum::{Domain, crc};
 use crate::codec::{DecodeError, DecodeKind, Reader, page_ceil, to_u32, to_usize};
 use crate::ids::ObjectSeq;
 use crate::layout::layout;
-use crate::limits::REGION_SHIFT_MAX;
+use crate::limits::{
+    IMAGE_SECTORS_MAX, OBJECT_BYTES_MAX, OBJECT_HEADER_MAX, OBJECT_PAYLOAD_MAX, OBJECT_SEQ_MAX,
+    REGION_SHIFT_MAX,
+};
 use crate::object::prefix::{ObjectId, ObjectKind, Prefix, finish, verify};
-use crate::units::{Sector, Sectors};
+use crate::units::{PAGE_LEN, SECTOR_LEN, Sector, Sectors};
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -73,6 +76,9 @@ layout!(
     [seq, object_bytes, header_bytes, fingerprint, payload_sectors, live_sectors, kind, reserved]
 );
 
+/// Sectors of the largest payload of an object.
+const PAYLOAD_SECTORS_MAX: u64 = (OBJECT_PAYLOAD_MAX / SECTOR_LEN) as u64;
+
 /// What a section describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SectionKey {
@@ -122,9 +128,17 @@ pub struct MapPartHeader {
 }
 
 impl MapPartHeader {
-    /// A whole map part, header and body, from sections. Returns it with the place of each section.
+    /// A whole map part, header and body, from sections with ascending keys. Returns it with the place of each
+    /// section.
+    ///
+    /// # Panics
+    /// If the keys do not ascend or the whole is above the limits of an object: nobody could read it.
     #[must_use]
     pub fn build(id: ObjectId, sections: &[(SectionKey, Vec<u8>)]) -> (Self, Vec<u8>) {
+        assert!(
+            sections.is_sorted_by(|a, b| a.0 < b.0),
+            "a map is written in the order of its keys"
+        );
         let mut places = Vec::with_capacity(sections.len());
         let mut body_len = 0;
         for (key, bytes) in sections {
@@ -191,9 +205,14 @@ impl MapPartHeader {
         let fields: &MapPartFields = reader.one("map part fields")?;
         let at = reader.position();
         let rows: &[Section] = reader.many("sections", to_usize(fields.section_count.get()))?;
-        let mut sections = Vec::with_capacity(rows.len());
+        let mut sections: Vec<SectionPlace> = Vec::with_capacity(rows.len());
         let mut next = 0_usize;
-        for row in rows {
+        for (index, row) in rows.iter().enumerate() {
+            let at = at + index * size_of::<Section>();
+            let key = SectionKey::decode(row.kind, row.index.get(), at)?;
+            if sections.last().is_some_and(|last| last.key >= key) {
+                return Err(DecodeError::new("section key", at, DecodeKind::Overlap));
+            }
             if to_usize(row.offset.get()) != next {
                 return Err(DecodeError::new("section offset", at, DecodeKind::Overlap));
             }
@@ -202,11 +221,17 @@ impl MapPartHeader {
                 .filter(|end| *end <= verified.body_len)
                 .ok_or(DecodeError::range("section length", at))?;
             sections.push(SectionPlace {
-                key: SectionKey::decode(row.kind, row.index.get(), at)?,
+                key,
                 offset: row.offset.get(),
                 len: row.len.get(),
                 crc: row.crc.get(),
             });
+        }
+        if next != verified.body_len {
+            return Err(DecodeError::range("body length", 52));
+        }
+        if Self::encoded_len(sections.len()) != verified.header.len() {
+            return Err(DecodeError::range("header length", 48));
         }
         Ok(Self { id: verified.id, sections })
     }
@@ -276,7 +301,11 @@ pub fn encode_region(index: u32, shift: u8, extents: &[MappedExtent]) -> Vec<u8>
 /// Decodes a region that `encode_region` wrote.
 ///
 /// # Errors
-/// Truncated, extents out of order or outside the region, or an object number without an object.
+/// Truncated, bytes left over, objects or extents out of order, an extent outside the region or the largest image or
+/// object, or an object number without an object.
+///
+/// # Panics
+/// If `shift` is above its limit: it comes from a superblock, which was checked.
 pub fn decode_region(
     index: u32,
     shift: u8,
@@ -286,11 +315,26 @@ pub fn decode_region(
     let base = u64::from(index) << shift;
     let mut reader = Reader::new(bytes);
     let head: &RegionHead = reader.one("region head")?;
+    let at = reader.position();
     let objects: &[U64] = reader.many("region objects", to_usize(head.object_count.get()))?;
+    for (index, object) in objects.iter().enumerate() {
+        let at = at + index * size_of::<U64>();
+        if !(1..=OBJECT_SEQ_MAX).contains(&object.get()) {
+            return Err(DecodeError::range("region objects", at));
+        }
+        if index > 0 && objects[index - 1].get() >= object.get() {
+            return Err(DecodeError::new("region objects", at, DecodeKind::Overlap));
+        }
+    }
+    let entries_at = reader.position();
     let rows: &[RegionEntry] = reader.many("region entries", to_usize(head.entry_count.get()))?;
+    if reader.position() != bytes.len() {
+        return Err(DecodeError::range("region length", reader.position()));
+    }
     let mut behind = 0_u64;
     let mut extents = Vec::with_capacity(rows.len());
-    for (at, row) in rows.iter().enumerate() {
+    for (index, row) in rows.iter().enumerate() {
+        let at = entries_at + index * size_of::<RegionEntry>();
         let lba = u64::from(row.lba.get());
         let len = u64::from(row.sectors_minus_one.get()) + 1;
         if lba < behind {
@@ -298,7 +342,9 @@ pub fn decode_region(
         }
         behind = lba + len;
         let object = objects.get(to_usize(row.object.get()));
-        let Some(object) = object.filter(|_| behind <= 1 << shift) else {
+        let in_region = behind <= 1 << shift && base + behind <= IMAGE_SECTORS_MAX;
+        let in_object = u64::from(row.offset.get()) + len <= PAYLOAD_SECTORS_MAX;
+        let Some(object) = object.filter(|_| in_region && in_object) else {
             return Err(DecodeError::range("region entry", at));
         };
         extents.push(MappedExtent {
@@ -354,7 +400,7 @@ pub fn encode_table(rows: &[TableRow]) -> Vec<u8> {
 /// Decodes rows of the object table.
 ///
 /// # Errors
-/// Truncated, rows out of order, more live than payload, or a kind that holds no data.
+/// Not whole rows, rows out of order, sizes above the limits or against each other, or a kind that holds no data.
 pub fn decode_table(bytes: &[u8]) -> Result<Vec<TableRow>, DecodeError> {
     let count = bytes.len() / size_of::<ObjectRow>();
     let mut reader = Reader::new(bytes);
@@ -362,21 +408,36 @@ pub fn decode_table(bytes: &[u8]) -> Result<Vec<TableRow>, DecodeError> {
     if reader.position() != bytes.len() {
         return Err(DecodeError::range("object rows", reader.position()));
     }
-    let mut previous = None;
+    let mut previous = ObjectSeq(0);
     let mut table = Vec::with_capacity(count);
-    for (at, row) in rows.iter().enumerate() {
+    for (index, row) in rows.iter().enumerate() {
+        let at = index * size_of::<ObjectRow>();
         let seq = ObjectSeq(row.seq.get());
-        if previous.is_some_and(|previous| previous >= seq) {
+        if !(1..=OBJECT_SEQ_MAX).contains(&seq.0) {
+            return Err(DecodeError::range("object row sequence", at));
+        }
+        if previous >= seq {
             return Err(DecodeError::new("object rows", at, DecodeKind::Overlap));
         }
-        previous = Some(seq);
+        previous = seq;
         let kind = match row.kind {
             1 => ObjectKind::Data,
             2 => ObjectKind::Moved,
-            _ => return Err(DecodeError::range("object row kind", at)),
+            _ => return Err(DecodeError::range("object row kind", at + 28)),
         };
+        let header_len = to_usize(row.header_bytes.get());
+        let whole_pages = header_len.is_multiple_of(PAGE_LEN);
+        if header_len == 0 || header_len > OBJECT_HEADER_MAX || !whole_pages {
+            return Err(DecodeError::range("object row header length", at + 12));
+        }
+        if !(header_len..=OBJECT_BYTES_MAX).contains(&to_usize(row.object_bytes.get())) {
+            return Err(DecodeError::range("object row length", at + 8));
+        }
+        if u64::from(row.payload_sectors.get()) > PAYLOAD_SECTORS_MAX {
+            return Err(DecodeError::range("payload sectors", at + 20));
+        }
         if row.live_sectors.get() > row.payload_sectors.get() {
-            return Err(DecodeError::range("live sectors", at));
+            return Err(DecodeError::range("live sectors", at + 24));
         }
         table.push(TableRow {
             seq,

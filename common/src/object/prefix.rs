@@ -7,7 +7,7 @@ use crate::checksum::header_crc;
 use crate::codec::{DecodeError, DecodeKind, Reader, to_usize};
 use crate::ids::{Epoch, ImageId, ObjectSeq, Uuid};
 use crate::layout::layout;
-use crate::limits::{OBJECT_BYTES_MAX, OBJECT_HEADER_MAX};
+use crate::limits::{COUNTER_MAX, OBJECT_BYTES_MAX, OBJECT_HEADER_MAX, OBJECT_SEQ_MAX};
 use crate::units::PAGE_LEN;
 
 /// First bytes of every numbered object.
@@ -141,6 +141,12 @@ pub(crate) fn verify<'a>(
     if !kinds.contains(&peeked.kind) {
         return Err(DecodeError::range("object kind", 10));
     }
+    if prefix.epoch.get() > COUNTER_MAX {
+        return Err(DecodeError::range("object epoch", 32));
+    }
+    if !(1..=OBJECT_SEQ_MAX).contains(&prefix.seq.get()) {
+        return Err(DecodeError::range("object sequence", 40));
+    }
     let id = ObjectId {
         image: ImageId(Uuid::from_bytes(prefix.image)),
         epoch: Epoch(prefix.epoch.get()),
@@ -151,7 +157,15 @@ pub(crate) fn verify<'a>(
 }
 
 /// Writes the prefix of a finished header and, last, its checksum. Returns the checksum.
+///
+/// # Panics
+/// If the object is above the limits: nobody could read it, and what it holds would be lost.
 pub(crate) fn finish(header: &mut [u8], kind: ObjectKind, id: &ObjectId, body_len: u32) -> u32 {
+    assert!(header.len() <= OBJECT_HEADER_MAX, "the writer keeps headers below their limit");
+    assert!(
+        to_usize(body_len) <= OBJECT_BYTES_MAX - header.len(),
+        "the writer keeps objects below their limit"
+    );
     let header_len = crate::codec::to_u32(header.len());
     let mut prefix = Prefix {
         magic: OBJECT_MAGIC,

@@ -11,9 +11,10 @@ use crate::codec::{DecodeError, DecodeKind, Reader, to_u32, to_usize};
 use crate::ids::{Epoch, ImageId, LogId, ObjectSeq, Uuid, WriteSeq};
 use crate::layout::layout;
 use crate::limits::{
-    CHECKPOINTS_KEPT, IMAGE_SECTORS_MAX, IMAGE_SECTORS_MIN, REGION_SHIFT_MAX, REGION_SHIFT_MIN,
-    SUPERBLOCK_BYTES_MAX,
+    CHECKPOINTS_KEPT, COUNTER_MAX, IMAGE_SECTORS_MAX, IMAGE_SECTORS_MIN, OBJECT_SEQ_MAX,
+    REGION_SHIFT_MAX, REGION_SHIFT_MIN, REGIONS_MAX, SUPERBLOCK_BYTES_MAX,
 };
+use crate::name::ImageName;
 use crate::units::Sectors;
 
 /// First bytes of a superblock.
@@ -218,7 +219,7 @@ pub struct CheckpointName {
 /// A named checkpoint that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Its name, unique in the image.
+    /// Its name, by the rules of image names, unique in the image.
     pub name: String,
     /// The checkpoint object.
     pub seq: ObjectSeq,
@@ -285,8 +286,10 @@ impl Superblock {
     /// The bytes of the object.
     ///
     /// # Errors
-    /// `OutOfRange` if a name is longer than 65535 bytes or the whole is above the limit: too many snapshots or clones.
+    /// `OutOfRange` for whatever `decode` would refuse: an image that nobody can open again must not be written. Most
+    /// likely the whole is above the limit: too many snapshots or clones.
     pub fn encode(&self) -> Result<Vec<u8>, DecodeError> {
+        self.check()?;
         let mut out = vec![0; size_of::<SuperblockFields>()];
         if let Some(owner) = &self.owner {
             out.extend_from_slice(
@@ -422,21 +425,61 @@ impl Superblock {
             lineage: decode_lineage(&mut reader, fields.lineage_count.get())?,
             children: decode_children(&mut reader, fields.child_count.get())?,
         };
+        if reader.position() != bytes.len() {
+            return Err(DecodeError::range("superblock length", 32));
+        }
         superblock.check()?;
         Ok(superblock)
     }
 
+    /// The rules for values; `decode` and `encode` share them.
     fn check(&self) -> Result<(), DecodeError> {
         let size_ok = (IMAGE_SECTORS_MIN..=IMAGE_SECTORS_MAX).contains(&self.size.0);
         let unit = u64::from(self.sector_size.bytes()) / crate::units::SECTOR_BYTES;
         if !size_ok || !self.size.0.is_multiple_of(unit) {
             return Err(DecodeError::range("image size", 40));
         }
-        if !(REGION_SHIFT_MIN..=REGION_SHIFT_MAX).contains(&self.region_shift) {
+        let shift_ok = (REGION_SHIFT_MIN..=REGION_SHIFT_MAX).contains(&self.region_shift);
+        if !shift_ok || self.size.0.div_ceil(1 << self.region_shift) > REGIONS_MAX {
             return Err(DecodeError::range("region size", 112));
+        }
+        if self.epoch.0 > COUNTER_MAX {
+            return Err(DecodeError::range("epoch", 72));
         }
         if self.fence.epoch > self.epoch {
             return Err(DecodeError::range("fence epoch", 80));
+        }
+        if self.fence.seq.0 > OBJECT_SEQ_MAX {
+            return Err(DecodeError::range("fence sequence", 88));
+        }
+        if !(1..=OBJECT_SEQ_MAX).contains(&self.floor.0) {
+            return Err(DecodeError::range("floor sequence", 96));
+        }
+        if self.checkpoints.len() > CHECKPOINTS_KEPT {
+            return Err(DecodeError::range("checkpoint count", 116));
+        }
+        self.check_sections()
+    }
+
+    /// The rules for what follows the fixed fields. Where a row is depends on what is before it, so errors name the
+    /// field that counts the rows.
+    fn check_sections(&self) -> Result<(), DecodeError> {
+        let is_name = |name: &str| ImageName::parse(name).is_ok();
+        let checkpoint = |c: &CheckpointName| c.covers < c.seq && c.seq.0 <= OBJECT_SEQ_MAX;
+        if !self.checkpoints.iter().all(checkpoint) {
+            return Err(DecodeError::range("checkpoint", 116));
+        }
+        let snapshot = |s: &Snapshot| {
+            is_name(&s.name) && s.seq.0 <= OBJECT_SEQ_MAX && s.write.0 <= COUNTER_MAX
+        };
+        if !self.snapshots.iter().all(snapshot) {
+            return Err(DecodeError::range("snapshot", 120));
+        }
+        if !self.lineage.iter().all(|l| is_name(&l.name) && l.last_seq.0 <= OBJECT_SEQ_MAX) {
+            return Err(DecodeError::range("base", 124));
+        }
+        if !self.children.iter().all(|child| is_name(&child.name)) {
+            return Err(DecodeError::range("child", 128));
         }
         Ok(())
     }
@@ -452,7 +495,10 @@ fn verify(fields: &SuperblockFields, bytes: &[u8]) -> Result<(), DecodeError> {
         return Err(DecodeError::new("superblock version", 8, kind));
     }
     let total = to_usize(fields.total_len.get());
-    if bytes.len() > SUPERBLOCK_BYTES_MAX || total > bytes.len() {
+    if total > SUPERBLOCK_BYTES_MAX {
+        return Err(DecodeError::range("superblock length", 32));
+    }
+    if total > bytes.len() {
         let kind = DecodeKind::Truncated { needed: total, found: bytes.len() };
         return Err(DecodeError::new("superblock", 32, kind));
     }

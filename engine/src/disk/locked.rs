@@ -212,7 +212,12 @@ impl Creation {
     }
 
     fn fill_and_name(&self, file: File) -> io::Result<(File, IoMode)> {
-        // Says at once if there is no room, and keeps the file in few pieces.
+        // Asked first: a reservation that fails takes all that is left for a moment, from everybody on this disk.
+        let free = rustix::fs::fstatvfs(&file)?;
+        if self.len > free.f_bavail.saturating_mul(free.f_frsize) {
+            return Err(Errno::NOSPC.into());
+        }
+        // Says at once if there is no room after all, and keeps the file in few pieces.
         match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, self.len) {
             Ok(()) => {}
             Err(Errno::OPNOTSUPP) => file.set_len(self.len)?,
