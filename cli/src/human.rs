@@ -77,8 +77,7 @@ const DAY_S: u64 = 24 * 3600;
 pub fn time(ms: u64) -> String {
     let seconds = ms / SECOND_MS;
     let (year, month, day) = civil(seconds / DAY_S);
-    let (hour, minute, second) =
-        (seconds % DAY_S / 3600, seconds % 3600 / 60, seconds % 60);
+    let (hour, minute, second) = (seconds % DAY_S / 3600, seconds % 3600 / 60, seconds % 60);
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
@@ -179,7 +178,10 @@ mod test {
 
     #[test]
     fn counts_agree_with_their_nouns() {
-        assert_eq!((count(1, "object"), count(0, "object")), ("1 object".into(), "0 objects".into()));
+        assert_eq!(
+            (count(1, "object"), count(0, "object")),
+            ("1 object".into(), "0 objects".into())
+        );
         assert_eq!(exact_bytes(1536), "1.5 KiB (1536 bytes)");
     }
 }

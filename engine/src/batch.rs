@@ -35,7 +35,7 @@ pub(crate) struct EntryPlace {
     pub(crate) at: u64,
     /// Length in bytes.
     pub(crate) len: u32,
-    /// CRC-32C, domain `LogData`.
+    /// CRC-32C, domain `Data`.
     pub(crate) crc: u32,
 }
 
@@ -209,6 +209,11 @@ impl Batch {
     /// Where an entry is in the log.
     pub(crate) fn place_of(&self, index: u32) -> EntryPlace {
         self.places[index as usize]
+    }
+
+    /// All entries, in the order of the log.
+    pub(crate) fn places(&self) -> &[EntryPlace] {
+        &self.places
     }
 
     /// Part of an entry's data, if it is still in memory.

@@ -108,7 +108,7 @@ impl VolumeOptions {
             batch_age: Duration::from_millis(1500),
             record_bytes: RECORD_DATA_MAX,
             puts_in_flight: 4,
-            batch_ram_bytes: 48 << 20,
+            batch_ram_bytes: 64 << 20,
             checkpoint_objects_min: 32,
             checkpoint_objects_max: 512,
             owner_host: String::from("localhost"),

@@ -92,6 +92,10 @@ pub(crate) struct State {
     /// All records before this page are durable.
     pub(crate) synced_page: u64,
     pub(crate) sync_waiters: VecDeque<SyncWaiter>,
+    /// Flushes in a row that came right behind one record each.
+    pub(crate) flush_streak: u32,
+    /// A flush came since the last record was started.
+    pub(crate) flushed_since_record: bool,
     pub(crate) open: Option<Batch>,
     /// Sealed batches, oldest first; the first `uploading` are on their way to the store.
     pub(crate) sealed: VecDeque<Arc<Batch>>,

@@ -326,6 +326,10 @@ impl Volume {
                 return Err(Error::new(ErrorKind::Closed, "the volume is closed"));
             }
             let (page, write) = (state.applied_page, state.applied_write);
+            if !state.flushed_since_record {
+                state.flushed_since_record = true;
+                state.flush_streak = state.flush_streak.saturating_add(1);
+            }
             if state.synced_page >= page {
                 return Ok(write);
             }

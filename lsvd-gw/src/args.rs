@@ -129,6 +129,10 @@ pub(crate) struct Flags {
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<usize>,
 
+    /// Microseconds that a thread looks for more work before it sleeps; 0 for never [default: 120]
+    #[arg(long, global = true, value_name = "US")]
+    pub(crate) poll_us: Option<u64>,
+
     /// What to log, as in info or lsvd_engine=debug
     #[arg(long, global = true, value_name = "FILTER", env = "LSVD_LOG")]
     pub(crate) log: Option<String>,

@@ -16,6 +16,9 @@ use crate::machine;
 /// The port that the NBD protocol has registered.
 const NBD_DEFAULT: &str = "127.0.0.1:10809";
 
+/// Microseconds that a thread polls before it sleeps: about two small writes to a fast SSD.
+const POLL_US: u64 = 120;
+
 /// Checked settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -29,6 +32,7 @@ pub(crate) struct Settings {
     pub(crate) batch_size: u64,
     pub(crate) batch_age: Duration,
     pub(crate) threads: usize,
+    pub(crate) poll: Duration,
     pub(crate) log: String,
 }
 
@@ -46,11 +50,12 @@ struct File {
     batch_size: Option<Size>,
     batch_age_ms: Option<u64>,
     threads: Option<usize>,
+    poll_us: Option<u64>,
     log: Option<String>,
 }
 
 /// Every key of the file, for suggestions; a test compares them with [`File`].
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "nbd",
     "state_dir",
     "flush",
@@ -61,6 +66,7 @@ const KEYS: [&str; 11] = [
     "batch_size",
     "batch_age_ms",
     "threads",
+    "poll_us",
     "log",
 ];
 
@@ -155,6 +161,8 @@ impl Settings {
         let log_default = machine::share(free, 1, 64 << 20, 1 << 30);
         let threads = flags.threads.or(file.threads).unwrap_or_else(machine::default_threads);
         ensure!((1..=256).contains(&threads), "threads {threads}: there can be 1 to 256");
+        let poll_us = flags.poll_us.or(file.poll_us).unwrap_or(POLL_US);
+        ensure!(poll_us <= 10_000, "poll_us {poll_us}: at most 10000");
         let batch_age = file.batch_age_ms.unwrap_or(1500);
         ensure!((1..=600_000).contains(&batch_age), "batch_age_ms {batch_age}: 1 to 600000");
         Ok(Self {
@@ -168,6 +176,7 @@ impl Settings {
             batch_size: size(&flags.batch_size, &file.batch_size, "batch_size", 8 << 20)?,
             batch_age: Duration::from_millis(batch_age),
             threads,
+            poll: Duration::from_micros(poll_us),
             log: flags.log.clone().or(file.log).unwrap_or_else(|| String::from("info")),
         })
     }
@@ -250,7 +259,7 @@ mod test {
     fn every_key_of_the_file_is_known() {
         let text = "nbd = [\"none\"]\nstate_dir = \"/s\"\nflush = \"backend\"\ncache_ram = 1\n\
                     cache_nvm = \"2g\"\ncache_path = \"/c\"\nlog_size = 4\nbatch_size = 5\n\
-                    batch_age_ms = 6\nthreads = 7\nlog = \"debug\"\n";
+                    batch_age_ms = 6\nthreads = 7\npoll_us = 8\nlog = \"debug\"\n";
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table.len(), KEYS.len());
         let file = File::parse(text).unwrap();

@@ -6,6 +6,8 @@ use bytes::Bytes;
 use lsvd_engine::{Error, ErrorKind, Volume};
 use lsvd_nbd::{BlockSizes, Export, ExportInfo, Extent, Failure, Outcome, limits};
 
+use crate::polling;
+
 /// What clients should prefer, whatever the sector size: the unit of the SSD and of most file systems.
 const PREFERRED_BYTES: u32 = 4096;
 
@@ -30,8 +32,14 @@ fn failure(error: &Error) -> Failure {
     }
 }
 
-fn done<T>(result: Result<T, Error>) -> Result<(), Failure> {
-    result.map(drop).map_err(|error| failure(&error))
+/// A change under way. Its client usually sends the next request soon after, and its SSD operation is short.
+fn change(work: impl Future<Output = Result<(), Error>> + Send + 'static) -> Outcome<()> {
+    polling::expect_more();
+    Outcome::Pending(Box::pin(async move {
+        let result = work.await;
+        polling::expect_more();
+        result.map_err(|error| failure(&error))
+    }))
 }
 
 impl Export for VolumeExport {
@@ -50,6 +58,7 @@ impl Export for VolumeExport {
     }
 
     fn read(&self, offset: u64, len: u32) -> Outcome<Bytes> {
+        polling::expect_more();
         if let Some(data) = self.0.try_read(offset, len.into()) {
             return Outcome::Ready(Ok(data));
         }
@@ -70,19 +79,17 @@ impl Export for VolumeExport {
 
     fn write(&self, offset: u64, data: Bytes, fua: bool) -> Outcome<()> {
         let volume = Arc::clone(&self.0);
-        Outcome::Pending(Box::pin(async move { done(volume.write(offset, data, fua).await) }))
+        change(async move { volume.write(offset, data, fua).await.map(drop) })
     }
 
     fn flush(&self) -> Outcome<()> {
         let volume = Arc::clone(&self.0);
-        Outcome::Pending(Box::pin(async move { done(volume.flush().await) }))
+        change(async move { volume.flush().await.map(drop) })
     }
 
     fn trim(&self, offset: u64, len: u32, fua: bool) -> Outcome<()> {
         let volume = Arc::clone(&self.0);
-        Outcome::Pending(Box::pin(
-            async move { done(volume.discard(offset, len.into(), fua).await) },
-        ))
+        change(async move { volume.discard(offset, len.into(), fua).await.map(drop) })
     }
 
     fn write_zeroes(&self, offset: u64, len: u32, fua: bool, _no_hole: bool) -> Outcome<()> {

@@ -50,7 +50,7 @@ pub(crate) fn run(settings: &Settings, command: Option<&Command>) -> anyhow::Res
         .build()
         .context("start the backend's runtime")?;
     let _lock = lock_state_dir(&settings.state_dir)?;
-    let workers = Workers::start(settings.threads)?;
+    let workers = Workers::start(settings.threads, settings.poll)?;
     let result = backend.block_on(live(settings, command, &workers));
     workers.stop();
     // What still runs in the background belongs to volumes that failed to close; it must not keep us.

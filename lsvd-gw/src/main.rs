@@ -10,6 +10,7 @@ mod export;
 mod gateway;
 mod machine;
 mod nbd;
+mod polling;
 mod shutdown;
 mod workers;
 

@@ -4,12 +4,15 @@
 //! socket and the SSD. A volume's state has a lock of its own all the same: other front ends may come from elsewhere.
 
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use lsvd_engine::disk::ring;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
+
+use crate::polling;
 
 /// The threads. Dropping it stops them once their tasks are gone.
 #[derive(Debug)]
@@ -20,8 +23,8 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` threads.
-    pub(crate) fn start(count: usize) -> anyhow::Result<Self> {
+    /// Starts `count` threads that poll for so long before they sleep.
+    pub(crate) fn start(count: usize, poll: Duration) -> anyhow::Result<Self> {
         match ring::support() {
             Ok(mode) => tracing::info!(?mode, "the SSD is reached through io_uring"),
             Err(refused) => tracing::warn!(%refused, "the SSD is reached through blocking threads"),
@@ -42,6 +45,7 @@ impl Workers {
                         tokio::task::spawn_local(driver);
                         guard
                     });
+                    tokio::task::spawn_local(polling::install(poll));
                     // A closed channel is a stop as well.
                     drop(stopped.wait_for(|stop| *stop).await);
                     drop(guard);

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use crate::{
-    ErrorKind, Listing, NAME_BYTES_MAX, ObjectStore, PART_BYTES_MAX, PutMode, Result, Version,
+    ErrorKind, Listing, NAME_BYTES_MAX, ObjectStore, PART_BYTES_MAX, Payload, PutMode, Result,
+    Version,
 };
 
 /// Competitors in each race.
@@ -37,6 +38,7 @@ pub async fn run_across(writer: Arc<dyn ObjectStore>, reader: Arc<dyn ObjectStor
     let suite = Suite { writer, reader };
     assert!(!suite.writer.describe().is_empty(), "a store can say where it is");
     suite.what_was_put_is_read().await;
+    suite.parts_are_joined_in_order().await;
     suite.create_never_overwrites().await;
     suite.swap_needs_the_version_it_replaces().await;
     suite.versions_never_come_back().await;
@@ -71,10 +73,35 @@ impl Suite {
         }
     }
 
+    async fn parts_are_joined_in_order(&self) {
+        let name = "conformance/parts";
+        // More parts than one system call takes, few that end on a page, and many that are empty.
+        let source = pattern(300_000);
+        let odd = (0..3_000).map(|n| source.slice(n * 90..n * 90 + n * 7 % 240));
+        let pages = (0..70).map(|n| source.slice(n * 4096..(n + 1) * 4096));
+        let bodies: [(&str, Vec<Bytes>); 4] = [
+            ("odd sizes", odd.collect()),
+            ("pages and a rest", pages.chain([source.slice(5..6)]).collect()),
+            ("empty ends", vec![Bytes::new(), source.slice(1..9), source.slice(..3), Bytes::new()]),
+            ("nothing in many parts", vec![Bytes::new(); 9]),
+        ];
+        let mut version = self.create(name, pattern(1)).await;
+        for (what, parts) in bodies {
+            let whole = parts.concat();
+            version = self.swap(name, parts, &version).await.expect("the version is current");
+            let object = self.reader.get(name).await.expect("what was put is there");
+            assert!(object.body == whole, "{what}: reads as written");
+            assert_eq!(object.version, version, "{what}: get and put agree on the version");
+            let meta = self.reader.head(name).await.expect("what was put is there");
+            assert_eq!(meta.size, whole.len() as u64, "{what}: size");
+        }
+        self.remove(name).await;
+    }
+
     async fn create_never_overwrites(&self) {
         let name = "conformance/create";
         let version = self.create(name, pattern(10)).await;
-        let again = self.reader.put(name, pattern(20), PutMode::Create).await;
+        let again = self.reader.put(name, pattern(20).into(), PutMode::Create).await;
         refused(again, ErrorKind::AlreadyExists, "a second create");
         let object = self.reader.get(name).await.expect("a refused put removes nothing");
         assert_eq!((object.body, object.version), (pattern(10), version), "nor changes anything");
@@ -221,7 +248,7 @@ impl Suite {
         for name in bad {
             let what = format!("the name {name:?}");
             refused(
-                self.writer.put(name, pattern(1), PutMode::Create).await,
+                self.writer.put(name, pattern(1).into(), PutMode::Create).await,
                 ErrorKind::Invalid,
                 &what,
             );
@@ -261,7 +288,9 @@ impl Suite {
         for racer in 0..RACERS {
             let handle = if racer % 2 == 0 { &self.writer } else { &self.reader };
             let (store, name, mode) = (Arc::clone(handle), name.to_owned(), mode.clone());
-            racers.spawn(async move { (racer, store.put(&name, racer_body(racer), mode).await) });
+            racers.spawn(
+                async move { (racer, store.put(&name, racer_body(racer).into(), mode).await) },
+            );
         }
         racers.join_all().await.into_iter().collect()
     }
@@ -366,7 +395,7 @@ impl Suite {
             tasks.spawn(async move {
                 let name = format!("conformance/dir/a/b/{racer}");
                 for _ in 0..10 {
-                    let put = store.put(&name, racer_body(racer), PutMode::Create).await;
+                    let put = store.put(&name, racer_body(racer).into(), PutMode::Create).await;
                     put.expect("no other's delete takes a directory away from under a put");
                     store.get(&name).await.expect("what was put is there");
                     store.delete(&name).await.expect("what is there can be deleted");
@@ -386,19 +415,24 @@ impl Suite {
         for (name, size) in all {
             let (store, name, size) = (Arc::clone(&self.writer), name.clone(), *size);
             let body = pattern(usize::try_from(size).expect("sizes are below 7"));
-            puts.spawn(async move { store.put(&name, body, PutMode::Create).await });
+            puts.spawn(async move { store.put(&name, body.into(), PutMode::Create).await });
         }
         for put in puts.join_all().await {
             put.expect("the name is free");
         }
     }
 
-    async fn create(&self, name: &str, body: Bytes) -> Version {
-        self.writer.put(name, body, PutMode::Create).await.expect("the name is free")
+    async fn create(&self, name: &str, body: impl Into<Payload>) -> Version {
+        self.writer.put(name, body.into(), PutMode::Create).await.expect("the name is free")
     }
 
-    async fn swap(&self, name: &str, body: Bytes, version: &Version) -> Result<Version> {
-        self.writer.put(name, body, PutMode::IfMatch(version.clone())).await
+    async fn swap(
+        &self,
+        name: &str,
+        body: impl Into<Payload>,
+        version: &Version,
+    ) -> Result<Version> {
+        self.writer.put(name, body.into(), PutMode::IfMatch(version.clone())).await
     }
 
     async fn remove(&self, name: &str) {

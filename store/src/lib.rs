@@ -15,8 +15,8 @@
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> lsvd_store::Result<()> {
 //! let store: Arc<dyn ObjectStore> = Arc::new(MemStore::new());
-//! let first = store.put("disk1/superblock", Bytes::from_static(b"one"), PutMode::Create).await?;
-//! store.put("disk1/superblock", Bytes::from_static(b"two"), PutMode::IfMatch(first)).await?;
+//! let first = store.put("disk1/superblock", Bytes::from("one").into(), PutMode::Create).await?;
+//! store.put("disk1/superblock", Bytes::from("two").into(), PutMode::IfMatch(first)).await?;
 //! assert_eq!(store.get("disk1/superblock").await?.body, "two");
 //! # Ok(())
 //! # }
@@ -30,6 +30,7 @@ mod layer;
 mod mem;
 mod name;
 mod page;
+mod payload;
 mod pool;
 
 use std::fmt;
@@ -45,6 +46,7 @@ pub use layer::metrics::{MeteredStore, OpSnapshot, Snapshot};
 pub use layer::retry::{RetryPolicy, RetryingStore};
 pub use mem::MemStore;
 pub use name::{NAME_BYTES_MAX, PART_BYTES_MAX};
+pub use payload::Payload;
 pub use pool::{Environment, PoolError, PoolSpec, PoolTarget};
 
 /// A store of named objects, safe to share between tasks, threads and processes.
@@ -71,7 +73,7 @@ pub trait ObjectStore: Send + Sync + fmt::Debug {
     /// `AlreadyExists` for [`PutMode::Create`], `PreconditionFailed` for [`PutMode::IfMatch`] (also
     /// when the object is gone), `Ambiguous` when the put may or may not have landed, and the
     /// general kinds.
-    async fn put(&self, name: &str, body: Bytes, mode: PutMode) -> Result<Version>;
+    async fn put(&self, name: &str, body: Payload, mode: PutMode) -> Result<Version>;
 
     /// The whole object, and the version that this body belongs to.
     ///

@@ -16,7 +16,8 @@ use parking_lot::Mutex;
 use crate::name::{self, Refused};
 use crate::page::Page;
 use crate::{
-    ErrorKind, Listing, Meta, Object, ObjectStore, Op, PutMode, Result, StoreError, Version,
+    ErrorKind, Listing, Meta, Object, ObjectStore, Op, Payload, PutMode, Result, StoreError,
+    Version,
 };
 
 /// A store in memory. Cloning gives another handle to the same objects.
@@ -88,8 +89,10 @@ impl Entry {
 
 #[async_trait]
 impl ObjectStore for MemStore {
-    async fn put(&self, name: &str, body: Bytes, mode: PutMode) -> Result<Version> {
+    async fn put(&self, name: &str, body: Payload, mode: PutMode) -> Result<Version> {
         name::check(name).map_err(self.refuse(Op::Put, name))?;
+        // Before the lock: joining the parts may take as long as everything else together.
+        let body = body.into_bytes();
         let mut state = self.state.lock();
         let found = state.objects.get(name).map(Entry::version);
         match mode {

@@ -38,7 +38,7 @@ async fn competitor() {
     let mut won = Vec::new();
     for n in 0..CREATES {
         let body = Bytes::from(role.to_string());
-        match store.put(&format!("race/{n}"), body, PutMode::Create).await {
+        match store.put(&format!("race/{n}"), body.into(), PutMode::Create).await {
             Ok(_) => won.push(n),
             Err(error) => assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}"),
         }
@@ -48,14 +48,14 @@ async fn competitor() {
         let object = store.get("counter").await.unwrap();
         let count: u64 = std::str::from_utf8(&object.body).unwrap().parse().unwrap();
         let body = Bytes::from((count + 1).to_string());
-        match store.put("counter", body, PutMode::IfMatch(object.version)).await {
+        match store.put("counter", body.into(), PutMode::IfMatch(object.version)).await {
             Ok(_) => swapped += 1,
             Err(error) => assert_eq!(error.kind(), ErrorKind::PreconditionFailed, "{error}"),
         }
     }
     let name = format!("churn/a/b/{role}");
     for _ in 0..CHURNS {
-        store.put(&name, Bytes::new(), PutMode::Create).await.unwrap();
+        store.put(&name, Bytes::new().into(), PutMode::Create).await.unwrap();
         store.head(&name).await.unwrap();
         store.delete(&name).await.unwrap();
     }
@@ -66,7 +66,7 @@ async fn competitor() {
 async fn processes_race_for_names_versions_and_directories_with_one_winner_each() {
     let pool = tempfile::tempdir().unwrap();
     let store = FileStore::open(pool.path(), false).unwrap();
-    store.put("counter", Bytes::from("0"), PutMode::Create).await.unwrap();
+    store.put("counter", Bytes::from("0").into(), PutMode::Create).await.unwrap();
 
     let mut children: Vec<Child> = (0..PROCESSES).map(|role| start(role, pool.path())).collect();
     let mut outputs = Vec::new();
@@ -102,7 +102,7 @@ async fn processes_race_for_names_versions_and_directories_with_one_winner_each(
 async fn processes_killed_in_the_middle_leave_whole_objects_and_a_clean_pool() {
     let pool = tempfile::tempdir().unwrap();
     let store = FileStore::open(pool.path(), false).unwrap();
-    store.put("counter", Bytes::from("0"), PutMode::Create).await.unwrap();
+    store.put("counter", Bytes::from("0").into(), PutMode::Create).await.unwrap();
     for round in 0..4 {
         let mut child = start(round, pool.path());
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -129,5 +129,5 @@ async fn processes_killed_in_the_middle_leave_whole_objects_and_a_clean_pool() {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert!(left.iter().all(|name| name == "lock"), "{left:?}");
-    reopened.put("after", Bytes::new(), PutMode::Create).await.unwrap();
+    reopened.put("after", Bytes::new().into(), PutMode::Create).await.unwrap();
 }

@@ -126,6 +126,9 @@ pub struct LogSuperblock {
 
 impl LogSuperblock {
     /// One page.
+    ///
+    /// # Panics
+    /// If `decode` would refuse it: a log whose superblock cannot be read is lost.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let bytes = LogSuperblockBytes {
@@ -146,6 +149,7 @@ impl LogSuperblock {
             tail_previous_crc: U32::new(self.tail_previous_crc),
             reserved2: [0; 12],
         };
+        assert_eq!(bytes.check(), Ok(()), "a log is made and kept within the limits");
         let mut out = bytes.as_bytes().to_vec();
         out.resize(PAGE_LEN, 0);
         let crc = header_crc(&out, CRC_AT);

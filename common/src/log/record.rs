@@ -108,7 +108,7 @@ pub enum RecordKind {
 /// What an entry does to its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryKind {
-    /// It holds the entry's data, whose CRC-32C (domain `LogData`) is this.
+    /// It holds the entry's data, whose CRC-32C (domain `Data`) is this.
     Data(u32),
     /// It reads as zeros.
     Discard,
@@ -386,7 +386,7 @@ pub fn check_entry(expected: u32, data: &[u8], at: usize) -> Result<(), DecodeEr
 /// The checksum of an entry's data.
 #[must_use]
 pub fn entry_crc(data: &[u8]) -> u32 {
-    crc(Domain::LogData, data)
+    crc(Domain::Data, data)
 }
 
 /// Byte offset of an entry in its record.

@@ -116,7 +116,7 @@ pub struct FrameInfo {
     pub stored_offset: u32,
     /// Length of the stored bytes.
     pub stored_len: u32,
-    /// CRC-32C of the stored bytes, domain `Frame`.
+    /// CRC-32C of the stored bytes, domain `Data`.
     pub crc: u32,
     /// How they are coded.
     pub codec: Codec,
@@ -419,7 +419,7 @@ pub fn plain_frames(payload: &[u8]) -> Vec<FrameInfo> {
         .map(|(index, chunk)| FrameInfo {
             stored_offset: to_u32(index * FRAME_BYTES),
             stored_len: to_u32(chunk.len()),
-            crc: crc(Domain::Frame, chunk),
+            crc: crc(Domain::Data, chunk),
             codec: Codec::Plain,
         })
         .collect()
@@ -436,7 +436,7 @@ pub fn check_frame(frame: &FrameInfo, stored: &[u8]) -> Result<(), DecodeError> 
             DecodeKind::Truncated { needed: to_usize(frame.stored_len), found: stored.len() };
         return Err(DecodeError::new("frame", at, kind));
     }
-    let found = crc(Domain::Frame, stored);
+    let found = crc(Domain::Data, stored);
     if found != frame.crc {
         let kind = DecodeKind::BadChecksum { expected: frame.crc, found };
         return Err(DecodeError::new("frame", at, kind));

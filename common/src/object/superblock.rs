@@ -500,7 +500,7 @@ fn verify(fields: &SuperblockFields, bytes: &[u8]) -> Result<(), DecodeError> {
     }
     if total > bytes.len() {
         let kind = DecodeKind::Truncated { needed: total, found: bytes.len() };
-        return Err(DecodeError::new("superblock", 32, kind));
+        return Err(DecodeError::new("superblock", 0, kind));
     }
     if total != bytes.len() {
         return Err(DecodeError::range("superblock length", 32));

@@ -182,7 +182,7 @@ impl Destager {
             if let Some((seq, body, what)) = self.waiting.pop_front() {
                 let shared = Arc::clone(&self.shared);
                 let task = async move {
-                    upload::put(&shared, seq, body).await?;
+                    upload::put(&shared, seq, body.into()).await?;
                     Ok(None)
                 };
                 let task = self.shared.options.backend.spawn(task);

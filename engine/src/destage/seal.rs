@@ -1,22 +1,36 @@
 //! Sealing: from a batch to the bytes of an object.
 //!
-//! Pieces are sorted by address, neighbours merge, data is copied once into one page-aligned buffer that the store can
-//! write without another copy. Data whose memory was given back is read from the log, and verified.
+//! Pieces are sorted by address and neighbours merge. Nothing is copied: the object's payload is the list of pieces of
+//! log records that it consists of. Data whose memory was given back is read from the log, and verified. A frame that
+//! is one log entry keeps the entry's checksum, made when the write came in.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
+use lsvd_common::checksum::{Domain, crc, crc_more};
 use lsvd_common::codec::page_ceil;
 use lsvd_common::ids::ObjectSeq;
 use lsvd_common::limits::FRAME_BYTES;
-use lsvd_common::object::data::{DataHeader, plain_frames};
+use lsvd_common::object::data::{Codec, DataHeader, FrameInfo};
 use lsvd_common::object::prefix::{ObjectId, ObjectKind};
-use lsvd_common::units::{SectorRange, Sectors};
-use std::sync::Arc;
+use lsvd_common::units::{PAGE_LEN, SectorRange};
+use lsvd_store::Payload;
 
 use crate::batch::{Batch, Content};
 use crate::disk::AlignedBuf;
 use crate::error::Result;
-use crate::read::from_log;
+use crate::read::from_log::LogImage;
 use crate::state::Shared;
+
+/// Zeros that fill the last page of a payload.
+static PADDING: [u8; PAGE_LEN] = [0; PAGE_LEN];
+
+/// A part of the payload.
+struct Slice {
+    data: Bytes,
+    /// The checksum of the data, if it is a whole entry of the log.
+    crc: Option<u32>,
+}
 
 /// Adds a range behind the others; it merges with the last one if it continues it.
 fn push_merged(ranges: &mut Vec<SectorRange>, range: SectorRange) {
@@ -34,30 +48,13 @@ pub(crate) async fn build(
     shared: &Arc<Shared>,
     batch: &Arc<Batch>,
     seq: ObjectSeq,
-) -> Result<(DataHeader, u32, Bytes)> {
+) -> Result<(DataHeader, u32, Payload)> {
     let (mut extents, mut discards) = (Vec::new(), Vec::new());
     for (range, content) in batch.contents() {
         let ranges = if content == Content::Hole { &mut discards } else { &mut extents };
         push_merged(ranges, range);
     }
-    let payload_len = Sectors(extents.iter().map(|e: &SectorRange| e.len.0).sum()).bytes_usize();
-    let frames = payload_len.div_ceil(FRAME_BYTES);
-    let header_len = DataHeader::encoded_len(extents.len(), discards.len(), 0, frames);
-    let mut buffer = AlignedBuf::with_capacity(header_len + page_ceil(payload_len));
-    buffer.spare_mut()[..header_len].fill(0);
-    buffer.advance(header_len);
-    for (range, content) in batch.contents() {
-        if let Content::Entry { index, skip } = content {
-            match batch.in_ram(index, skip, range.len) {
-                Some(data) => buffer.extend_from_slice(&data),
-                None => {
-                    let data = from_log::read(shared, batch, index, skip, range.len).await?;
-                    buffer.extend_from_slice(&data);
-                }
-            }
-        }
-    }
-    let payload = &buffer[header_len..header_len + payload_len];
+    let slices = slices(shared, batch).await?;
     let header = DataHeader {
         id: ObjectId {
             image: shared.image,
@@ -71,10 +68,101 @@ pub(crate) async fn build(
         extents,
         discards,
         sources: Vec::new(),
-        frames: plain_frames(payload),
+        frames: frames(&slices),
         salt: [0; 16],
     };
-    buffer.pad_to_page();
-    let fingerprint = header.encode_into(&mut buffer[..header_len]);
-    Ok((header, fingerprint, buffer.freeze()))
+    let mut buffer = AlignedBuf::zeroed(header.header_len());
+    let fingerprint = header.encode_into(&mut buffer);
+    let payload_len = header.payload_len();
+    let padding = page_ceil(payload_len) - payload_len;
+    let parts = std::iter::once(buffer.freeze())
+        .chain(slices.into_iter().map(|slice| slice.data))
+        .chain((padding > 0).then(|| Bytes::from_static(&PADDING[..padding])));
+    Ok((header, fingerprint, parts.collect()))
+}
+
+/// The data of a batch in address order.
+async fn slices(shared: &Arc<Shared>, batch: &Arc<Batch>) -> Result<Vec<Slice>> {
+    let mut log = None;
+    let mut slices = Vec::new();
+    for (range, content) in batch.contents() {
+        let Content::Entry { index, skip } = content else { continue };
+        let place = batch.place_of(index);
+        let data = match batch.in_ram(index, skip, range.len) {
+            Some(data) => data,
+            None => {
+                // Memory is given back for a whole batch at once, so all of it is read at once.
+                let image = match &mut log {
+                    Some(image) => image,
+                    none => none.insert(LogImage::read(shared, batch).await?),
+                };
+                image.part(shared, place, skip, range.len)?
+            }
+        };
+        let whole = data.len() == place.len as usize;
+        slices.push(Slice { data, crc: whole.then_some(place.crc) });
+    }
+    Ok(slices)
+}
+
+/// Cuts the payload into frames and finds their checksums.
+fn frames(slices: &[Slice]) -> Vec<FrameInfo> {
+    let total: usize = slices.iter().map(|slice| slice.data.len()).sum();
+    let mut frames = Vec::with_capacity(total.div_ceil(FRAME_BYTES));
+    let mut rest = slices.iter();
+    let mut current: &[u8] = &[];
+    let mut at = 0;
+    while at < total {
+        let len = FRAME_BYTES.min(total - at);
+        let mut sum = None;
+        let mut missing = len;
+        while missing > 0 {
+            if current.is_empty() {
+                let Some(slice) = rest.next() else { break };
+                if missing == len && slice.data.len() == len && slice.crc.is_some() {
+                    sum = slice.crc;
+                    break;
+                }
+                current = &slice.data;
+            }
+            let (now, later) = current.split_at(current.len().min(missing));
+            sum = Some(sum.map_or_else(|| crc(Domain::Data, now), |sum| crc_more(sum, now)));
+            (current, missing) = (later, missing - now.len());
+        }
+        let fits = "a payload is smaller than 2^32 bytes";
+        frames.push(FrameInfo {
+            stored_offset: u32::try_from(at).expect(fits),
+            stored_len: u32::try_from(len).expect(fits),
+            crc: sum.expect("a frame is not empty"),
+            codec: Codec::Plain,
+        });
+        at += len;
+    }
+    frames
+}
+
+#[cfg(test)]
+mod test {
+    use lsvd_common::object::data::plain_frames;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn frames_of_slices_are_those_of_the_whole(
+            lens in prop::collection::vec(prop_oneof![1_usize..40, Just(128), Just(64)], 0..24),
+            seed: u8,
+        ) {
+            let mut whole = Vec::new();
+            let mut slices = Vec::new();
+            for (index, sectors) in lens.into_iter().enumerate() {
+                let data: Vec<u8> = (0..sectors * 512).map(|i| (i * 7 + index) as u8 ^ seed).collect();
+                whole.extend_from_slice(&data);
+                let known = (index % 3 > 0).then(|| crc(Domain::Data, &data));
+                slices.push(Slice { data: data.into(), crc: known });
+            }
+            prop_assert_eq!(frames(&slices), plain_frames(&whole));
+        }
+    }
 }

@@ -7,10 +7,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use lsvd_common::ids::ObjectSeq;
 use lsvd_common::object::prefix;
-use lsvd_store::{ErrorKind as StoreKind, PutMode, StoreError};
+use lsvd_store::{ErrorKind as StoreKind, Payload, PutMode, StoreError};
 use tokio::time::{Instant, sleep};
 
 use crate::destage::TROUBLE_PAUSE;
@@ -21,7 +20,7 @@ use crate::state::Shared;
 ///
 /// # Errors
 /// `Fenced`, or the volume failed meanwhile.
-pub(crate) async fn put(shared: &Arc<Shared>, seq: ObjectSeq, body: Bytes) -> Result<()> {
+pub(crate) async fn put(shared: &Arc<Shared>, seq: ObjectSeq, body: Payload) -> Result<()> {
     let key = shared.name.numbered(seq);
     let mut mode = PutMode::Create;
     loop {
@@ -64,14 +63,14 @@ enum Settle {
 async fn settle(
     shared: &Arc<Shared>,
     key: &str,
-    body: &Bytes,
+    body: &Payload,
 ) -> std::result::Result<Option<PutMode>, Settle> {
     let found = match shared.store.get(key).await {
         Ok(found) => found,
         Err(error) if error.kind() == StoreKind::NotFound => return Ok(Some(PutMode::Create)),
         Err(error) => return Err(Settle::Store(error)),
     };
-    if found.body == *body {
+    if body.eq_bytes(&found.body) {
         return Ok(None);
     }
     // Only a whole header of a newer epoch of this image can fence us; anything else is in the way.

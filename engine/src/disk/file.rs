@@ -71,7 +71,16 @@ impl Disk for FileDisk {
         if let Err(refused) = check_range(self.len, offset, data.len()) {
             return refuse(refused);
         }
-        let (op, outcome) = Op::write(Arc::clone(&self.file), offset, self.aligned(data));
+        let (op, outcome) = Op::write(Arc::clone(&self.file), offset, self.aligned(data), false);
+        self.start(op);
+        outcome
+    }
+
+    fn write_durable_at(&self, offset: u64, data: Bytes) -> DiskFuture<()> {
+        if let Err(refused) = check_range(self.len, offset, data.len()) {
+            return refuse(refused);
+        }
+        let (op, outcome) = Op::write(Arc::clone(&self.file), offset, self.aligned(data), true);
         self.start(op);
         outcome
     }

@@ -50,6 +50,10 @@ impl Disk for MemDisk {
         Box::pin(ready(written))
     }
 
+    fn write_durable_at(&self, offset: u64, data: Bytes) -> DiskFuture<()> {
+        self.write_at(offset, data)
+    }
+
     fn read_at(&self, offset: u64, len: usize) -> DiskFuture<AlignedBuf> {
         let read = self.check(offset, len).map(|start| {
             let mut buf = AlignedBuf::with_capacity(len);

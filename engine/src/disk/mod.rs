@@ -63,6 +63,10 @@ pub trait Disk: Send + Sync + Debug {
     /// start at a page boundary of memory is copied.
     fn write_at(&self, offset: u64, data: Bytes) -> DiskFuture<()>;
 
+    /// As [`Disk::write_at`], but completes only when these bytes survive a power cut. Says nothing
+    /// of other writes. One trip to the device where a write and a sync are two.
+    fn write_durable_at(&self, offset: u64, data: Bytes) -> DiskFuture<()>;
+
     /// Reads exactly `len` bytes at byte `offset`.
     fn read_at(&self, offset: u64, len: usize) -> DiskFuture<AlignedBuf>;
 

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::io::ReadWriteFlags;
 use tokio::sync::oneshot;
 
 use super::{AlignedBuf, BufPool, DiskFuture, PAGE, Refused};
@@ -39,14 +40,14 @@ pub(super) struct Op {
 }
 
 enum Task {
-    Write { data: Bytes, reply: Reply<()> },
+    Write { data: Bytes, durable: bool, reply: Reply<()> },
     Read { len: usize, pool: BufPool, buf: AlignedBuf, reply: Reply<AlignedBuf> },
     Sync { reply: Reply<()> },
 }
 
 /// What the next round asks of the kernel. Offsets in bytes of the file.
 pub(super) enum Round<'a> {
-    Write { offset: u64, data: &'a [u8] },
+    Write { offset: u64, data: &'a [u8], durable: bool },
     Read { offset: u64, into: &'a mut [u8] },
     Sync,
 }
@@ -63,9 +64,14 @@ struct OpFailed {
 }
 
 impl Op {
-    pub(super) fn write(file: Arc<OpenFile>, offset: u64, data: Bytes) -> (Self, DiskFuture<()>) {
+    pub(super) fn write(
+        file: Arc<OpenFile>,
+        offset: u64,
+        data: Bytes,
+        durable: bool,
+    ) -> (Self, DiskFuture<()>) {
         let (reply, outcome) = reply();
-        (Self { file, offset, done: 0, task: Task::Write { data, reply } }, outcome)
+        (Self { file, offset, done: 0, task: Task::Write { data, durable, reply } }, outcome)
     }
 
     pub(super) fn read(
@@ -92,10 +98,10 @@ impl Op {
     pub(super) fn round(&mut self) -> Round<'_> {
         let offset = self.offset + self.done as u64;
         match &mut self.task {
-            Task::Write { data, .. } => {
+            Task::Write { data, durable, .. } => {
                 let left = data.len() - self.done;
                 let data = &data[self.done..][..left.min(ROUND_BYTES_MAX)];
-                Round::Write { offset, data }
+                Round::Write { offset, data, durable: *durable }
             }
             Task::Read { len, pool, buf, .. } => {
                 if buf.capacity() < *len {
@@ -163,7 +169,7 @@ impl Op {
         drop(file);
         // A receiver that is gone had its future dropped, which is allowed at any time.
         match task {
-            Task::Write { data, reply } => {
+            Task::Write { data, reply, .. } => {
                 drop(data);
                 drop(reply.send(result));
             }
@@ -176,7 +182,7 @@ impl Op {
     pub(super) fn abandon(self) {
         let lost = || io::Error::from(Refused::Dropped);
         match self.task {
-            Task::Write { data, reply } => {
+            Task::Write { data, reply, .. } => {
                 drop(reply.send(Err(lost())));
                 Box::leak(Box::new(data));
             }
@@ -193,7 +199,12 @@ impl Op {
         let result = loop {
             let open = Arc::clone(&self.file);
             let outcome = match self.round() {
-                Round::Write { offset, data } => open.file.write_at(data, offset),
+                Round::Write { offset, data, durable } => {
+                    let flags =
+                        if durable { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
+                    let data = [io::IoSlice::new(data)];
+                    rustix::io::pwritev2(&open.file, &data, offset, flags).map_err(Into::into)
+                }
                 Round::Read { offset, into } => open.file.read_at(into, offset),
                 Round::Sync => open.file.sync_data().map(|()| 0),
             };
@@ -231,10 +242,10 @@ mod test {
 
     #[test]
     fn a_short_transfer_goes_on_at_a_page_boundary() {
-        let (mut op, done) = Op::write(file_of(3), 0, Bytes::from(vec![1; 3 * PAGE]));
+        let (mut op, done) = Op::write(file_of(3), 0, Bytes::from(vec![1; 3 * PAGE]), false);
         assert!(op.advance(Ok(PAGE + 512)).is_none());
         match op.round() {
-            Round::Write { offset, data } => {
+            Round::Write { offset, data, .. } => {
                 assert_eq!((offset, data.len()), (PAGE as u64, 2 * PAGE));
             }
             _ => panic!("a write became something else"),
@@ -245,7 +256,7 @@ mod test {
 
     #[test]
     fn a_device_that_stops_taking_bytes_is_an_error() {
-        let (mut op, done) = Op::write(file_of(1), 0, Bytes::from(vec![1; PAGE]));
+        let (mut op, done) = Op::write(file_of(1), 0, Bytes::from(vec![1; PAGE]), false);
         let result = op.advance(Ok(512)).unwrap();
         op.finish(result);
         assert_eq!(outcome(done).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
@@ -270,7 +281,7 @@ mod test {
     fn an_error_names_the_file_the_range_and_the_cause() {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let full = Arc::new(OpenFile { file: full, path: "/dev/full".into() });
-        let (op, done) = Op::write(full, PAGE as u64, Bytes::from(vec![1; PAGE]));
+        let (op, done) = Op::write(full, PAGE as u64, Bytes::from(vec![1; PAGE]), false);
         op.run();
         let error = outcome(done).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);

@@ -27,6 +27,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use io_uring::{IoUring, opcode, squeue, types};
+use rustix::io::ReadWriteFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -392,8 +393,10 @@ fn entry_for(op: &mut Op) -> squeue::Entry {
     let fd = types::Fd(op.file().as_raw_fd());
     let len = |bytes: &[u8]| u32::try_from(bytes.len()).expect("a round is at most 1 GiB");
     match op.round() {
-        Round::Write { offset, data } => {
-            opcode::Write::new(fd, data.as_ptr(), len(data)).offset(offset).build()
+        Round::Write { offset, data, durable } => {
+            let flags = if durable { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
+            let flags = flags.bits().cast_signed();
+            opcode::Write::new(fd, data.as_ptr(), len(data)).offset(offset).rw_flags(flags).build()
         }
         Round::Read { offset, into } => {
             opcode::Read::new(fd, into.as_mut_ptr(), len(into)).offset(offset).build()
@@ -476,7 +479,7 @@ mod test {
     #[test]
     fn a_full_device_is_an_error() {
         on_each_ring(async || {
-            let (op, outcome) = Op::write(open("/dev/full"), 0, Bytes::from(vec![1; PAGE]));
+            let (op, outcome) = Op::write(open("/dev/full"), 0, Bytes::from(vec![1; PAGE]), false);
             assert!(submit(op).is_ok());
             assert_eq!(outcome.await.unwrap_err().kind(), io::ErrorKind::StorageFull);
         });

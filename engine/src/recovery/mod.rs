@@ -267,6 +267,8 @@ async fn start(
         applied_write: log.last_write,
         synced_page: log.head.page,
         sync_waiters: VecDeque::new(),
+        flush_streak: 0,
+        flushed_since_record: false,
         open: None,
         sealed: log.batches,
         uploading: 0,

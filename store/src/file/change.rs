@@ -4,7 +4,6 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::path::Path;
 
-use bytes::Bytes;
 use rustix::fs::{AtFlags, OFlags};
 use rustix::io::Errno;
 
@@ -12,13 +11,13 @@ use super::fault::{Fault, Unfit};
 use super::staging::Staged;
 use super::{Pool, version_of};
 use crate::name::Refused;
-use crate::{ErrorKind, PutMode, Version};
+use crate::{ErrorKind, Payload, PutMode, Version};
 
 /// Attempts to link into a directory that others keep removing because it is empty.
 const RACES_MAX: u32 = 1_000;
 
 impl Pool {
-    pub(super) fn put(&self, name: &str, body: &Bytes, mode: &PutMode) -> Result<Version, Fault> {
+    pub(super) fn put(&self, name: &str, body: &Payload, mode: &PutMode) -> Result<Version, Fault> {
         let (parent, leaf) = split(name);
         let staged = self.staging.write(body)?;
         let version = staged.version();

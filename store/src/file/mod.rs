@@ -22,6 +22,7 @@
 mod change;
 mod directories;
 mod fault;
+mod fill;
 mod staging;
 mod walk;
 
@@ -38,7 +39,8 @@ use rustix::fs::{Mode, OFlags};
 use crate::name::{self, Refused};
 use crate::page::Page;
 use crate::{
-    ErrorKind, Listing, Meta, Object, ObjectStore, Op, PutMode, Result, StoreError, Version,
+    ErrorKind, Listing, Meta, Object, ObjectStore, Op, Payload, PutMode, Result, StoreError,
+    Version,
 };
 use directories::Directories;
 use fault::Fault;
@@ -111,7 +113,7 @@ impl FileStore {
 
 #[async_trait]
 impl ObjectStore for FileStore {
-    async fn put(&self, name: &str, body: Bytes, mode: PutMode) -> Result<Version> {
+    async fn put(&self, name: &str, body: Payload, mode: PutMode) -> Result<Version> {
         self.run(Op::Put, name, move |pool, name| {
             name::check(name)?;
             pool.put(name, &body, &mode)

@@ -17,20 +17,12 @@ use rustix::io::Errno;
 use rustix::time::ClockId;
 
 use super::fault::{Fault, Unfit};
+use super::fill::fill;
 use super::version_of;
-use crate::Version;
+use crate::{Payload, Version};
 
 const STAGING: &str = ".lsvd-staging";
 const LOCK: &str = ".lsvd-staging/lock";
-
-/// Direct I/O wants addresses, offsets and lengths to be multiples of the device's sector; no
-/// device in use has more than this.
-const DIRECT_ALIGN: usize = 4096;
-
-/// From this size on a suitably aligned body bypasses the page cache. Measured on ext4 and virtio
-/// with `benches/put.rs`: 0.45 ms of CPU time for 8 MiB against 2.3 ms, 0.16 against 0.21 for 256
-/// KiB, and no difference for 64 KiB.
-const DIRECT_BYTES_MIN: usize = 256 << 10;
 
 /// Attempts to get a file to ourselves, against sweepers and equal process ids in other containers.
 const NAMES_MAX: u32 = 10_000;
@@ -64,7 +56,7 @@ impl Staging {
     }
 
     /// Writes, stamps and syncs a new file.
-    pub(super) fn write(&self, body: &[u8]) -> Result<Staged<'_>, Fault> {
+    pub(super) fn write(&self, body: &Payload) -> Result<Staged<'_>, Fault> {
         let mut staged = self.create()?;
         fill(&staged.file, body)?;
         staged.version = Some(stamp(&staged.file)?);
@@ -199,31 +191,6 @@ impl Drop for Staged<'_> {
 /// The umask decides, as with any file a program creates.
 fn mode() -> Mode {
     Mode::from_raw_mode(0o666)
-}
-
-fn fill(file: &File, body: &[u8]) -> rustix::io::Result<()> {
-    let aligned = body.as_ptr().addr().is_multiple_of(DIRECT_ALIGN)
-        && body.len().is_multiple_of(DIRECT_ALIGN)
-        && body.len() >= DIRECT_BYTES_MIN;
-    // Set after opening: a refused O_DIRECT at creation would leave the file behind. A refusal
-    // (tmpfs, some network file systems) just means that the page cache is used.
-    let mut direct = aligned && rustix::fs::fcntl_setfl(file, OFlags::DIRECT).is_ok();
-    let mut written = 0;
-    while written < body.len() {
-        match rustix::io::pwrite(file, &body[written..], written as u64) {
-            // No progress and no error is not in POSIX for a regular file; do not spin on it.
-            Ok(0) => return Err(Errno::IO),
-            Ok(bytes) => written += bytes,
-            Err(Errno::INTR) => {}
-            // Some file systems accept the flag and refuse the write.
-            Err(Errno::INVAL) if direct => {
-                rustix::fs::fcntl_setfl(file, OFlags::empty())?;
-                direct = false;
-            }
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
 }
 
 /// Gives the file a modification time that no file of the same inode has had (see the version's

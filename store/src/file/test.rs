@@ -48,7 +48,7 @@ async fn the_contract_holds_where_direct_io_may_be_refused() {
         return;
     };
     let store = FileStore::open(root.path(), false).unwrap();
-    store.put("direct", aligned(1 << 20), PutMode::Create).await.unwrap();
+    store.put("direct", aligned(1 << 20).into(), PutMode::Create).await.unwrap();
     assert_eq!(store.get("direct").await.unwrap().body, aligned(1 << 20));
     store.delete("direct").await.unwrap();
     conformance::run(Arc::new(store)).await;
@@ -61,11 +61,40 @@ async fn aligned_bodies_of_every_size_read_as_written() {
     for pages in [1, 63, 64, 65, 255, 2048] {
         let name = format!("d/{pages}");
         let body = aligned(pages * 4096);
-        store.put(&name, body.clone(), PutMode::Create).await.unwrap();
+        store.put(&name, body.clone().into(), PutMode::Create).await.unwrap();
         assert_eq!(store.get(&name).await.unwrap().body, body, "{pages} pages");
         let middle = store.get_range(&name, 4_000, 96).await.unwrap();
         assert_eq!(middle, body.slice(4_000..4_096), "{pages} pages");
     }
+}
+
+/// Pages that lie anywhere in memory, as those of an object do that came over many connections.
+#[tokio::test]
+async fn three_thousand_pages_in_shuffled_order_read_as_written() {
+    const PAGES: usize = 3_000;
+    let root = scratch();
+    let store = FileStore::open(root.path(), false).unwrap();
+    let mut backing = vec![0; (PAGES + 1) * 4096];
+    let skip = backing.as_ptr().align_offset(4096);
+    for (n, page) in backing[skip..][..PAGES * 4096].chunks_exact_mut(4096).enumerate() {
+        let filler = (n % 251).to_le_bytes()[0];
+        page.fill(filler);
+        page[..8].copy_from_slice(&(n as u64).to_le_bytes());
+    }
+    let backing = Bytes::from(backing).slice(skip..skip + PAGES * 4096);
+    let mut parts: Vec<Bytes> =
+        (0..PAGES).map(|n| backing.slice(n * 4096..(n + 1) * 4096)).collect();
+    fastrand::Rng::with_seed(7).shuffle(&mut parts);
+
+    store.put("direct", parts.clone().into(), PutMode::Create).await.unwrap();
+    let read = store.get("direct").await.unwrap().body;
+    assert!(read == parts.concat(), "past the page cache");
+
+    // One odd part sends the body through the page cache, and everything behind it out of step.
+    parts.insert(PAGES / 2, Bytes::from_static(b"odd"));
+    store.put("buffered", parts.clone().into(), PutMode::Create).await.unwrap();
+    let read = store.get("buffered").await.unwrap().body;
+    assert!(read == parts.concat(), "through the page cache");
 }
 
 #[test]
@@ -73,7 +102,7 @@ fn a_dead_writers_leftover_is_swept_and_a_live_ones_is_not() {
     let root = scratch();
     let directory = File::open(root.path()).unwrap();
     let staging = Staging::new(Arc::new(directory));
-    let alive = staging.write(b"alive").unwrap();
+    let alive = staging.write(&Bytes::from("alive").into()).unwrap();
     let live_names = leftovers(root.path());
     std::fs::write(root.path().join(".lsvd-staging/1-1"), "dead").unwrap();
 
@@ -87,7 +116,7 @@ fn a_dead_writers_leftover_is_swept_and_a_live_ones_is_not() {
 async fn a_leftover_that_was_linked_but_not_unlinked_does_not_cost_the_object() {
     let root = scratch();
     let store = FileStore::open(root.path(), false).unwrap();
-    let version = store.put("a", body(9), PutMode::Create).await.unwrap();
+    let version = store.put("a", body(9).into(), PutMode::Create).await.unwrap();
     let (object, staged) = (root.path().join("a"), root.path().join(".lsvd-staging/1-1"));
     std::fs::hard_link(object, staged).unwrap();
 
@@ -101,12 +130,12 @@ async fn a_name_cannot_be_an_object_and_a_directory() {
     let root = scratch();
     let store = FileStore::open(root.path(), false).unwrap();
     for (first, second) in [("a", "a/b"), ("c/d", "c"), ("e", "e/f/g")] {
-        store.put(first, body(1), PutMode::Create).await.unwrap();
-        let error = store.put(second, body(1), PutMode::Create).await.unwrap_err();
+        store.put(first, body(1).into(), PutMode::Create).await.unwrap();
+        let error = store.put(second, body(1).into(), PutMode::Create).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{second}: {error}");
         assert!(store.get(second).await.unwrap_err().is_not_found(), "{second}");
         assert!(store.delete(second).await.unwrap_err().is_not_found(), "{second}");
-        let swap = store.put(second, body(1), PutMode::IfMatch(Version::new("x"))).await;
+        let swap = store.put(second, body(1).into(), PutMode::IfMatch(Version::new("x"))).await;
         assert_eq!(swap.unwrap_err().kind(), ErrorKind::PreconditionFailed, "{second}");
     }
 }
@@ -118,7 +147,7 @@ async fn an_empty_directory_left_by_a_crash_is_no_object_and_in_nobodys_way() {
     std::fs::create_dir_all(root.path().join("a/b")).unwrap();
     assert_eq!(store.list("", None, None, 9).await.unwrap(), Listing::default());
     assert_eq!(store.list("", Some('/'), None, 9).await.unwrap(), Listing::default());
-    store.put("a/b", body(1), PutMode::Create).await.unwrap();
+    store.put("a/b", body(1).into(), PutMode::Create).await.unwrap();
     store.delete("a/b").await.unwrap();
     assert!(!root.path().join("a").exists());
 }
@@ -127,7 +156,7 @@ async fn an_empty_directory_left_by_a_crash_is_no_object_and_in_nobodys_way() {
 async fn what_no_store_put_there_is_not_listed() {
     let root = scratch();
     let store = FileStore::open(root.path(), false).unwrap();
-    store.put("d/a", body(1), PutMode::Create).await.unwrap();
+    store.put("d/a", body(1).into(), PutMode::Create).await.unwrap();
     symlink("d", root.path().join("link")).unwrap();
     symlink("a", root.path().join("d/link")).unwrap();
     std::fs::write(root.path().join("d/.lsvd-x"), "reserved").unwrap();
@@ -147,16 +176,16 @@ async fn files_copied_in_by_hand_are_objects() {
     let object = store.get("disk/superblock").await.unwrap();
     assert_eq!(object.body, "by hand");
     let swap = PutMode::IfMatch(object.version);
-    store.put("disk/superblock", body(1), swap).await.unwrap();
+    store.put("disk/superblock", body(1).into(), swap).await.unwrap();
 }
 
 #[tokio::test]
 async fn an_edit_in_place_is_noticed() {
     let root = scratch();
     let store = FileStore::open(root.path(), false).unwrap();
-    let version = store.put("a", body(4), PutMode::Create).await.unwrap();
+    let version = store.put("a", body(4).into(), PutMode::Create).await.unwrap();
     std::fs::write(root.path().join("a"), "edit").unwrap();
-    let error = store.put("a", body(4), PutMode::IfMatch(version)).await.unwrap_err();
+    let error = store.put("a", body(4).into(), PutMode::IfMatch(version)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PreconditionFailed);
 }
 
@@ -164,7 +193,7 @@ async fn an_edit_in_place_is_noticed() {
 async fn the_version_outlives_the_handle_and_a_change_of_mode() {
     let root = scratch();
     let store = FileStore::open(root.path(), false).unwrap();
-    let version = store.put("a", body(4), PutMode::Create).await.unwrap();
+    let version = store.put("a", body(4).into(), PutMode::Create).await.unwrap();
     let mode = std::fs::Permissions::from_mode(0o400);
     std::fs::set_permissions(root.path().join("a"), mode).unwrap();
     let store = FileStore::open(root.path(), false).unwrap();
@@ -176,12 +205,12 @@ async fn a_moved_pool_goes_on_and_a_removed_one_is_unavailable() {
     let root = scratch();
     let (old, new) = (root.path().join("old"), root.path().join("new"));
     let store = FileStore::open(&old, true).unwrap();
-    store.put("d/a", body(4), PutMode::Create).await.unwrap();
+    store.put("d/a", body(4).into(), PutMode::Create).await.unwrap();
     std::fs::rename(&old, &new).unwrap();
-    store.put("d/b", body(4), PutMode::Create).await.unwrap();
+    store.put("d/b", body(4).into(), PutMode::Create).await.unwrap();
     assert!(new.join("d/b").exists());
     std::fs::remove_dir_all(&new).unwrap();
-    let error = store.put("d/c", body(4), PutMode::Create).await.unwrap_err();
+    let error = store.put("d/c", body(4).into(), PutMode::Create).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(!new.exists() && !old.exists(), "a put must not make a pool of its own");
 }

@@ -17,7 +17,8 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::{
-    ErrorKind, Listing, Meta, Object, ObjectStore, Op, PutMode, Result, StoreError, Version,
+    ErrorKind, Listing, Meta, Object, ObjectStore, Op, Payload, PutMode, Result, StoreError,
+    Version,
 };
 
 /// What happens to one operation.
@@ -183,7 +184,7 @@ impl Plan {
 
 #[async_trait]
 impl ObjectStore for FaultyStore {
-    async fn put(&self, name: &str, body: Bytes, mode: PutMode) -> Result<Version> {
+    async fn put(&self, name: &str, body: Payload, mode: PutMode) -> Result<Version> {
         let fault = self.fault(Op::Put);
         if let Fault::Late(pause) = fault {
             let (inner, late_name) = (Arc::clone(&self.inner), name.to_owned());
@@ -242,7 +243,7 @@ mod test {
             let store = FaultyStore::seeded(Arc::new(MemStore::new()), seed, rates);
             let mut kinds = Vec::new();
             for n in 0..200 {
-                let put = store.put(&n.to_string(), Bytes::new(), PutMode::Create).await;
+                let put = store.put(&n.to_string(), Bytes::new().into(), PutMode::Create).await;
                 kinds.push(put.err().map(|error| error.kind()));
             }
             kinds
@@ -258,7 +259,7 @@ mod test {
     async fn a_late_put_lands_after_it_was_reported_lost() {
         let store = FaultyStore::scripted(Arc::new(MemStore::new()));
         store.next(Op::Put, Fault::Late(Duration::from_secs(3)));
-        let error = store.put("a", Bytes::new(), PutMode::Create).await.unwrap_err();
+        let error = store.put("a", Bytes::new().into(), PutMode::Create).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Ambiguous);
         assert!(store.head("a").await.unwrap_err().is_not_found());
         tokio::time::sleep(Duration::from_secs(4)).await;
@@ -269,10 +270,10 @@ mod test {
     async fn an_outage_ends_by_itself() {
         let store = FaultyStore::scripted(Arc::new(MemStore::new()));
         store.begin_outage(ErrorKind::Full, Some(Duration::from_secs(3)));
-        let error = store.put("a", Bytes::new(), PutMode::Create).await.unwrap_err();
+        let error = store.put("a", Bytes::new().into(), PutMode::Create).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Full);
         assert!(store.head("a").await.unwrap_err().is_not_found(), "reads go on");
         tokio::time::sleep(Duration::from_secs(3)).await;
-        store.put("a", Bytes::new(), PutMode::Create).await.unwrap();
+        store.put("a", Bytes::new().into(), PutMode::Create).await.unwrap();
     }
 }

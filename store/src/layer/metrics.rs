@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{ErrorKind, Listing, Meta, Object, ObjectStore, Op, PutMode, Result, Version};
+use crate::{ErrorKind, Listing, Meta, Object, ObjectStore, Op, Payload, PutMode, Result, Version};
 
 /// A store that counts. Under paused tokio time, latencies are those of the simulated clock.
 #[derive(Debug)]
@@ -149,7 +149,7 @@ impl Drop for InFlight<'_> {
 
 #[async_trait]
 impl ObjectStore for MeteredStore {
-    async fn put(&self, name: &str, body: Bytes, mode: PutMode) -> Result<Version> {
+    async fn put(&self, name: &str, body: Payload, mode: PutMode) -> Result<Version> {
         let sent = body.len() as u64;
         self.count(Op::Put, self.inner.put(name, body, mode), |_| sent).await
     }
@@ -196,7 +196,7 @@ mod test {
         let faulty = Arc::new(FaultyStore::scripted(Arc::new(MemStore::new())));
         let store = MeteredStore::new(Arc::clone(&faulty) as Arc<dyn ObjectStore>);
         faulty.next(Op::Put, Fault::Delay(Duration::from_millis(70)));
-        let body = Bytes::from_static(b"seven77");
+        let body = Payload::from_iter(["sev", "", "en77"].map(Bytes::from));
         store.put("a", body.clone(), PutMode::Create).await.unwrap();
         store.put("a", body, PutMode::Create).await.unwrap_err();
         store.get_range("a", 1, 3).await.unwrap();

@@ -23,7 +23,8 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 use crate::{
-    ErrorKind, Listing, Meta, Object, ObjectStore, Op, PutMode, Result, StoreError, Version,
+    ErrorKind, Listing, Meta, Object, ObjectStore, Op, Payload, PutMode, Result, StoreError,
+    Version,
 };
 
 /// How often and how long to try.
@@ -161,7 +162,7 @@ impl Call<'_> {
 
 #[async_trait]
 impl ObjectStore for RetryingStore {
-    async fn put(&self, name: &str, body: Bytes, mode: PutMode) -> Result<Version> {
+    async fn put(&self, name: &str, body: Payload, mode: PutMode) -> Result<Version> {
         let mut call = self.call(Op::Put, name);
         loop {
             let attempt = self.inner.put(name, body.clone(), mode.clone());
@@ -180,7 +181,7 @@ impl ObjectStore for RetryingStore {
             }
             // Invariant 1. The content decides: whoever stored exactly our bytes did our work.
             match call.read_back().await? {
-                Some(object) if object.body == body => return Ok(object.version),
+                Some(object) if body.eq_bytes(&object.body) => return Ok(object.version),
                 Some(_) => return Err(error),
                 // Landed or not, it is gone again; only a create may have another go.
                 None if mode == PutMode::Create => {

@@ -138,6 +138,10 @@ impl Disk for TestDisk {
         })
     }
 
+    fn write_durable_at(&self, _offset: u64, _data: Bytes) -> DiskFuture<()> {
+        unreachable!("a cache makes nothing durable while it runs")
+    }
+
     fn read_at(&self, offset: u64, len: usize) -> DiskFuture<AlignedBuf> {
         let inner = Arc::clone(&self.0);
         Box::pin(async move {
