@@ -36,4 +36,9 @@ impl Talk {
         // Without a stderr there is nobody to tell, and the work goes on.
         let _ = writeln!(std::io::stderr(), "{}: {}", self.tool, one_line(text));
     }
+
+    /// Shows what a question is about: several lines, without the program's name.
+    pub fn show(&self, text: &str) {
+        let _ = write!(std::io::stderr(), "{text}");
+    }
 }

@@ -123,6 +123,21 @@ impl Term {
         }
     }
 
+    /// Ends the term: the image has no owner any more.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub(crate) async fn release(&self) -> Result<()> {
+        let released = self.update(|superblock| superblock.owner = None).await;
+        let Err(error) = released else { return Ok(()) };
+        // If the answer to our own release was lost, it looks as if somebody had taken the image from us.
+        let now = load(&*self.store, &self.name).await.map(|known| known.superblock);
+        let ours = |now: &Superblock| {
+            now.image == self.image && now.epoch == self.epoch && now.owner.is_none()
+        };
+        if now.as_ref().is_ok_and(ours) { Ok(()) } else { Err(error) }
+    }
+
     async fn reload(&self) -> Result<Known> {
         let known = load(&*self.store, &self.name).await.map_err(|error| match error.kind() {
             ErrorKind::NotFound => self.deleted(),

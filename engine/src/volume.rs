@@ -488,9 +488,9 @@ impl Volume {
     /// `Fenced`, `Failed`; then the image was not released. `Closed` if it was closed before.
     pub async fn close(&self) -> Result<()> {
         let mut tasks = self.tasks.lock().await;
-        let Some(running) = tasks.as_mut() else {
+        if tasks.is_none() {
             return Err(Error::new(ErrorKind::Closed, "the volume is closed"));
-        };
+        }
         {
             let mut state = self.shared.state.lock();
             if let Phase::Failed(error) = &state.phase {
@@ -499,6 +499,10 @@ impl Volume {
             state.phase = Phase::Closing;
         }
         self.drain().await?;
+        // From here on there is no way back: whatever interrupts this leaves a volume to be recovered.
+        let Some(mut running) = tasks.take() else {
+            return Err(Error::new(ErrorKind::Closed, "the volume is closed"));
+        };
         self.shared.state.lock().stop = true;
         self.shared.log_wake.notify_one();
         self.shared.destage_wake.notify_one();
@@ -509,9 +513,8 @@ impl Volume {
             return Err(error);
         }
         destager.close().await?;
-        self.shared.term.update(|superblock| superblock.owner = None).await?;
+        self.shared.term.release().await?;
         self.shared.state.lock().phase = Phase::Closed;
-        *tasks = None;
         Ok(())
     }
 

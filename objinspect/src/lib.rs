@@ -12,6 +12,7 @@ mod input;
 mod meaning;
 mod render;
 mod report;
+mod show;
 mod view;
 mod walk;
 
@@ -19,4 +20,5 @@ pub use hex::dump;
 pub use input::Input;
 pub use render::text;
 pub use report::{Check, FieldValue, Format, Part, Report, Row, Stopped, Structure, Table, Value};
+pub use show::{Form, fetch, show};
 pub use walk::{Expected, Options, inspect};

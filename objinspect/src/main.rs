@@ -3,16 +3,14 @@
 
 mod args;
 
-use std::io::{IsTerminal, Write};
 use std::path::{Component, Path};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use lsvd_cli::{Answer, Negative, Pool, Stdout, Talk, WhenMissing, block_on, main_with};
-use lsvd_common::limits::OBJECT_BYTES_MAX;
+use lsvd_cli::{Answer, Negative, Pool, Talk, WhenMissing, block_on, main_with};
 use lsvd_common::name::ObjectName;
-use lsvd_store::{Environment, ErrorKind, PoolSpec, PoolTarget};
-use objinspect::{Expected, Format, Input, Options, inspect};
+use lsvd_store::{Environment, PoolSpec, PoolTarget};
+use objinspect::{Expected, Form, Format, Input, Options, show};
 
 use crate::args::{Args, LowArgs, Place};
 
@@ -31,20 +29,7 @@ fn run(args: &Args) -> anyhow::Result<Answer> {
         }
         Place::Object { pool, name } => (fetch(pool, name, talk)?, by_name(name, args)),
     };
-    let report = inspect(&input, &options).with_context(|| format!("read {}", input.name()))?;
-    if args.json {
-        lsvd_cli::print_json(&report)?;
-    } else {
-        let mut out = Stdout::lock();
-        out.write_all(objinspect::text(&report).as_bytes())?;
-        if args.hex {
-            let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            writeln!(out)?;
-            objinspect::dump(&input, color, &mut out).context("dump the bytes")?;
-        }
-        out.finish()?;
-    }
-    Ok(if report.whole { Answer::Done } else { Answer::No })
+    show(&input, &options, Form::of_flags(args.json, args.hex))
 }
 
 /// What an object's name says about it, which helps where its magic is damaged.
@@ -66,17 +51,10 @@ fn fetch(pool: &str, name: &str, talk: Talk) -> anyhow::Result<Input> {
         return in_directory(root, name);
     }
     let pool = Pool::open(pool, WhenMissing::Refuse, talk)?;
-    block_on(async {
-        let meta = match pool.store.head(name).await {
-            Ok(meta) => meta,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(missing(name)),
-            Err(error) => return Err(error.into()),
-        };
-        // Nothing of ours is longer; the first byte behind the limit is enough to see that.
-        let len = meta.size.min(OBJECT_BYTES_MAX as u64 + 1);
-        let bytes = pool.store.get_range(name, 0, len).await?;
-        Ok(Input::memory(format!("{name} in {}", pool.target), bytes.to_vec()))
-    })
+    match block_on(async { Ok(objinspect::fetch(&pool, name).await?) })? {
+        Some(input) => Ok(input),
+        None => Err(missing(name)),
+    }
 }
 
 fn in_directory(root: &Path, name: &str) -> anyhow::Result<Input> {

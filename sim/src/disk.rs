@@ -181,10 +181,10 @@ impl SimDir {
         true
     }
 
-    /// The contents of a disk as a reader would see them.
-    pub(crate) fn contents(&self, name: &str) -> Option<Vec<u8>> {
+    /// The first `len` bytes of a disk as a reader would see them.
+    pub(crate) fn head(&self, name: &str, len: usize) -> Option<Vec<u8>> {
         let files = self.files.lock();
-        files.get(name).map(|file| file.media.lock().volatile.clone())
+        files.get(name).map(|file| file.media.lock().volatile[..len].to_vec())
     }
 
     /// Half of the time that a change of names takes.

@@ -21,8 +21,8 @@ use crate::run::Context;
 use crate::store::Connection;
 use crate::world::SimTime;
 
-/// How long a fenced gateway may go on after the store told it so: the engine has no more to do than to note it.
-const FENCE_GRACE: Duration = Duration::from_millis(1);
+/// Answers that were on their way when the volume failed, or was told that it is fenced, may arrive this much later.
+const GRACE: Duration = Duration::from_millis(1);
 
 /// See the module.
 #[derive(Debug)]
@@ -37,8 +37,8 @@ pub(crate) struct Gateway {
     pub(crate) stop: AtomicBool,
     /// A close began: requests may be refused as closed.
     pub(crate) closing: AtomicBool,
-    /// The volume failed, for a reason that is part of the plan.
-    pub(crate) failed: AtomicBool,
+    /// When the volume failed, for a reason that is part of the plan.
+    failed: Mutex<Option<SimTime>>,
     order: RwLock<()>,
 }
 
@@ -60,7 +60,7 @@ impl Gateway {
             model: Mutex::new(model),
             stop: AtomicBool::new(false),
             closing: AtomicBool::new(false),
-            failed: AtomicBool::new(false),
+            failed: Mutex::new(None),
             order: RwLock::new(()),
         })
     }
@@ -70,7 +70,16 @@ impl Gateway {
     }
 
     pub(crate) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
+        self.failed.lock().is_some()
+    }
+
+    /// Notes that the volume failed. True for the first time.
+    fn fails(&self) -> bool {
+        let now = self.now();
+        let mut failed = self.failed.lock();
+        let is_first = failed.is_none();
+        failed.get_or_insert(now);
+        is_first
     }
 
     /// Starts the clients.
@@ -286,14 +295,15 @@ impl Gateway {
     /// Something was acknowledged: a gateway that was told of its fence must not do that.
     fn acknowledged(&self, what: &str) {
         let seen = self.connection.fence_seen();
-        if let Some(seen) = seen.filter(|seen| self.now() > *seen + FENCE_GRACE) {
+        if let Some(seen) = seen.filter(|seen| self.now() > *seen + GRACE) {
             self.context.violation(format_args!(
                 "a {what} was acknowledged at {:?}, the gateway was told at {seen:?} that it is \
                  fenced",
                 self.now()
             ));
         }
-        if self.has_failed() {
+        let failed = *self.failed.lock();
+        if failed.is_some_and(|failed| self.now() > failed + GRACE) {
             self.context.violation(format_args!("a {what} was acknowledged after the failure"));
         }
     }
@@ -305,7 +315,7 @@ impl Gateway {
             ErrorKind::Closed => self.closing.load(Ordering::Relaxed),
             ErrorKind::Fenced => {
                 let fenced = self.model.lock().taken_over().is_some() || context.is_being_taken();
-                if fenced && !self.failed.swap(true, Ordering::Relaxed) {
+                if fenced && self.fails() {
                     context.count(|coverage| coverage.fenced += 1);
                 }
                 fenced
@@ -329,7 +339,7 @@ impl Gateway {
             context.violation(format_args!("{what}: {error:?}"));
         } else if !matches!(error.kind(), ErrorKind::Closed | ErrorKind::Fenced)
             && what != "read"
-            && !self.failed.swap(true, Ordering::Relaxed)
+            && self.fails()
         {
             context.count(|coverage| coverage.failed_volumes += 1);
         }

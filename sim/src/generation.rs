@@ -175,9 +175,10 @@ impl Generation {
     fn is_held_elsewhere(&self, machine: usize) -> bool {
         let Some(superblock) = self.context.store.superblock() else { return false };
         let Some(owner) = superblock.owner else { return false };
-        let file = self.context.machines[machine].contents(&log_name(superblock.image));
-        let found = file.and_then(|bytes| {
-            let (first, second) = (&bytes[..PAGE_LEN], &bytes[PAGE_LEN..2 * PAGE_LEN]);
+        let file = log_name(superblock.image);
+        let pages = self.context.machines[machine].head(&file, 2 * PAGE_LEN);
+        let found = pages.and_then(|pages| {
+            let (first, second) = pages.split_at(PAGE_LEN);
             LogSuperblock::newest(first, second).ok()
         });
         found.is_none_or(|log| log.log != owner.log)

@@ -424,7 +424,7 @@ impl Connection {
             Some(kind) => Err(self.error(kind, op, name)),
             None => {
                 let ours = self.epoch.load(Ordering::Relaxed);
-                if op == Op::Head && ours > 0 && epoch > ours && name == store.image.superblock() {
+                if op == Op::Get && ours > 0 && epoch > ours && name == store.image.superblock() {
                     self.view.lock().fence_seen.get_or_insert(world.now());
                 }
                 answer

@@ -103,7 +103,7 @@ pub struct LogSuperblock {
     pub image: ImageId,
     /// Identity of this log.
     pub log: LogId,
-    /// Counts superblock writes; the newer of the two copies counts.
+    /// Counts superblock writes in this file, also when a drained log is made new; the newer of the two copies counts.
     pub generation: u64,
     /// The newest epoch that may have written records.
     pub epoch: Epoch,
@@ -200,7 +200,7 @@ impl LogSuperblock {
     /// If neither is whole: what is wrong with the first.
     pub fn newest(first: &[u8], second: &[u8]) -> Result<Self, DecodeError> {
         match (Self::decode(first), Self::decode(second)) {
-            (Ok(a), Ok(b)) if b.log == a.log && b.generation > a.generation => Ok(b),
+            (Ok(a), Ok(b)) if b.generation > a.generation => Ok(b),
             (Ok(a), _) => Ok(a),
             (Err(_), Ok(b)) => Ok(b),
             (Err(error), Err(_)) => Err(error),

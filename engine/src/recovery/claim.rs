@@ -11,13 +11,14 @@ use lsvd_common::ids::{Epoch, ImageId};
 use lsvd_common::log::header::LogSuperblock;
 use lsvd_common::name::ImageName;
 use lsvd_common::object::superblock::{Owner, RO_COMPAT_KNOWN, Superblock};
+use lsvd_common::units::PAGE_BYTES;
 
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::{Known, load, swap};
 use crate::log::scan;
 use crate::options::VolumeOptions;
-use crate::recovery::{Places, new_log};
+use crate::recovery::{Places, new_log, renew_log};
 
 /// The claimed image and its log.
 pub(super) struct Claimed {
@@ -67,29 +68,47 @@ pub(super) async fn claim(
     if !resumed && let Some(owner) = known.superblock.owner.as_ref().filter(|_| !takeover) {
         return Err(in_use(name, owner, found.as_ref().map(|(_, log)| log), places));
     }
-    let mut resumed_log = None;
+    let mut usable_log = None;
     let mut stranded = None;
     match found {
         // With a takeover, a log that cannot be replayed must not stand in the way: it is lost, as the caller accepts.
         Some((log, Ok(superblock))) if resumed => {
-            let usable = !takeover || scan::scan(&*log, &superblock, false).await.is_ok();
+            let damaged = match scan::scan(&*log, &superblock, false).await {
+                Err(error) => error.kind() == ErrorKind::Corrupt,
+                Ok(_) => false,
+            };
+            let usable = !takeover || !damaged;
             if usable {
-                resumed_log = Some((log, superblock));
+                check_log_size(&superblock, options, name)?;
+                usable_log = Some((log, superblock, true));
             } else {
                 drop(log);
                 stranded = Some(set_aside(places, name, &file, known.superblock.epoch).await?);
             }
         }
-        Some((log, superblock)) => {
-            stranded =
-                retire_log(places, name, &file, (log, superblock), &known.superblock).await?;
+        Some((log, Ok(superblock))) if is_drained(&superblock, &known.superblock) => {
+            if check_log_size(&superblock, options, name).is_ok() {
+                let renewed = renew_log(&*log, &superblock, options).await?;
+                usable_log = Some((log, renewed, false));
+            } else {
+                drop(log);
+                places.logs.remove(&file).await.map_err(|error| {
+                    Error::disk(format!("remove the write log {file}, which is too small"), error)
+                })?;
+            }
+        }
+        Some((log, _)) => {
+            drop(log);
+            stranded = Some(set_aside(places, name, &file, known.superblock.epoch).await?);
         }
         None => {}
     }
-    let resumed = resumed_log.is_some();
-    let (log, log_superblock) = match resumed_log {
+    let (log, log_superblock, resumed) = match usable_log {
         Some(found) => found,
-        None => new_log(&*places.logs, &file, options, image).await?,
+        None => {
+            let (log, superblock) = new_log(&*places.logs, &file, options, image).await?;
+            (log, superblock, false)
+        }
     };
     let known = take(places, name, options, known, &log_superblock).await?;
     Ok(Claimed { known, log, log_superblock, resumed, stranded })
@@ -144,28 +163,23 @@ fn in_use(
     Error::new(ErrorKind::InUse, context)
 }
 
-/// A log that is not of the last term: set aside if it may hold writes, else removed.
-async fn retire_log(
-    places: &Places,
-    name: &ImageName,
-    file: &str,
-    (log, superblock): FoundLog,
-    image: &Superblock,
-) -> Result<Option<Stranded>> {
-    // Released by us and nobody since: everything in it is in the store.
-    let drained = superblock
-        .as_ref()
-        .is_ok_and(|log| log.clean || (log.epoch == image.epoch && image.owner.is_none()));
-    drop(log);
-    if !drained {
-        return set_aside(places, name, file, image.epoch).await.map(Some);
-    }
-    places
-        .logs
-        .remove(file)
-        .await
-        .map_err(|error| Error::disk(format!("remove the old write log {file}"), error))?;
-    Ok(None)
+/// True if nothing in the log is needed: it was closed cleanly, or we released the image and nobody had it since.
+fn is_drained(log: &LogSuperblock, image: &Superblock) -> bool {
+    log.clean || (log.epoch == image.epoch && image.owner.is_none())
+}
+
+/// A log keeps its size for as long as it is used; other options may ask too much of it.
+fn check_log_size(log: &LogSuperblock, options: &VolumeOptions, name: &ImageName) -> Result<()> {
+    let log_bytes = log.ring_pages * PAGE_BYTES;
+    VolumeOptions { log_bytes, ..options.clone() }.check().map_err(|error| {
+        let context = format!(
+            "the write log of image {name} has {} MiB and still holds writes; open the image with \
+             the options it was used with, close it, and try again: {}",
+            log_bytes >> 20,
+            error.report()
+        );
+        Error::new(ErrorKind::Invalid, context)
+    })
 }
 
 async fn set_aside(

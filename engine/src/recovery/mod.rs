@@ -13,11 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lsvd_common::ids::{LogId, ObjectSeq, RecordSeq, WriteSeq};
-use lsvd_common::limits::IMAGE_SECTORS_MAX;
 use lsvd_common::log::header::LogSuperblock;
 use lsvd_common::name::ImageName;
 use lsvd_common::object::superblock::Fence;
-use lsvd_common::units::PAGE_BYTES;
+use lsvd_common::units::{PAGE_BYTES, Sectors};
 use lsvd_store::ObjectStore;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -173,7 +172,7 @@ async fn replay_log(
         }
         let open = batch
             .get_or_insert_with(|| Batch::new(record.begin, record.first_write, Instant::now()));
-        state.bytes += replay_record(open, record, &superblock)?;
+        state.bytes += replay_record(open, record, claimed.known.superblock.size)?;
         state.records += 1;
         state.last_write = record.last_write;
         if open.data_bytes() >= options.batch_bytes || open.raw_bytes() >= 2 * options.batch_bytes {
@@ -184,11 +183,11 @@ async fn replay_log(
     Ok(state)
 }
 
-fn replay_record(batch: &mut Batch, record: &Scanned, superblock: &LogSuperblock) -> Result<u64> {
+fn replay_record(batch: &mut Batch, record: &Scanned, size: Sectors) -> Result<u64> {
     let mut bytes = 0;
     for entry in &record.entries {
-        if entry.range.end().0 > IMAGE_SECTORS_MAX {
-            let context = format!("record of image {} reaches past it", superblock.image);
+        if entry.range.end().0 > size.0 {
+            let context = format!("a log record of {} reaches past the image", entry.range);
             return Err(Error::new(ErrorKind::Corrupt, context));
         }
         match entry.place {
@@ -211,7 +210,8 @@ fn check_store_keeps(log: &LogSuperblock, store: &StoreState) -> Result<()> {
     }
     let context = format!(
         "the store lost acknowledged objects: it had confirmed everything up to object {} (write \
-         {}), now its objects end at {} (write {})",
+         {}), now its objects end at {} (write {}); bring them back, or move the write log away and take \
+         the image over to go on with what there is",
         log.retired_object,
         log.retired_write,
         store.next_object.previous().unwrap_or_default(),
@@ -320,15 +320,44 @@ async fn new_log(
     image: lsvd_common::ids::ImageId,
 ) -> Result<(Arc<dyn Disk>, LogSuperblock)> {
     let ring_pages = options.log_bytes / PAGE_BYTES;
+    let superblock = empty_log(options, image, ring_pages, 1);
     let log = logs.create(file, Ring::file_bytes(ring_pages)).await.map_err(|error| {
         let context =
             format!("make a write log of {} MiB in {}", options.log_bytes >> 20, logs.describe());
         Error::disk(context, error)
     })?;
-    let superblock = LogSuperblock {
+    write_new(&*log, &superblock).await?;
+    Ok((log, superblock))
+}
+
+/// Makes a drained log new, in place: what its ring still holds names another log and so never counts.
+async fn renew_log(
+    log: &dyn Disk,
+    old: &LogSuperblock,
+    options: &VolumeOptions,
+) -> Result<LogSuperblock> {
+    let superblock = empty_log(options, old.image, old.ring_pages, old.generation + 1);
+    write_new(log, &superblock).await?;
+    Ok(superblock)
+}
+
+async fn write_new(log: &dyn Disk, superblock: &LogSuperblock) -> Result<()> {
+    tail::write_superblock(log, superblock)
+        .await
+        .map_err(|error| Error::disk(format!("write to the write log {}", log.describe()), error))
+}
+
+/// The superblock of a log without records.
+fn empty_log(
+    options: &VolumeOptions,
+    image: lsvd_common::ids::ImageId,
+    ring_pages: u64,
+    generation: u64,
+) -> LogSuperblock {
+    LogSuperblock {
         image,
         log: LogId(options.world.uuid()),
-        generation: 1,
+        generation,
         epoch: lsvd_common::ids::Epoch(0),
         ring_pages,
         tail_page: 0,
@@ -337,9 +366,5 @@ async fn new_log(
         retired_object: ObjectSeq(0),
         retired_write: WriteSeq(0),
         clean: true,
-    };
-    tail::write_superblock(&*log, &superblock).await.map_err(|error| {
-        Error::disk(format!("write to the write log {}", log.describe()), error)
-    })?;
-    Ok((log, superblock))
+    }
 }

@@ -1,15 +1,10 @@
 //! `imgtool objinfo`: one object, decoded by the code of `objinspect`.
 
-use std::io::{IsTerminal, Write};
-
-use anyhow::Context as _;
-use lsvd_cli::{Answer, Negative, Stdout, print_json};
+use lsvd_cli::{Answer, Negative};
 use lsvd_common::ids::ObjectSeq;
-use lsvd_common::limits::OBJECT_BYTES_MAX;
 use lsvd_common::name::ImageName;
 use lsvd_engine::image;
-use lsvd_store::ErrorKind;
-use objinspect::{Expected, Format, Input, Options, inspect};
+use objinspect::{Expected, Form, Format, Options, fetch, show};
 
 use super::Context;
 
@@ -20,20 +15,12 @@ pub(crate) async fn objinfo(
     hex: bool,
     all: bool,
 ) -> anyhow::Result<Answer> {
-    let store = &context.pool.store;
     let key = name.numbered(seq);
-    let meta = match store.head(&key).await {
-        Ok(meta) => meta,
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let no = format!("there is no object {seq} ({key}) in {}", store.describe());
-            return Err(Negative(no).into());
-        }
-        Err(error) => return Err(error.into()),
+    let Some(input) = fetch(&context.pool, &key).await? else {
+        let no = format!("there is no object {seq} ({key}) in {}", context.pool.target);
+        return Err(Negative(no).into());
     };
-    // Nothing of ours is longer; the first byte behind the limit is enough to see that.
-    let len = meta.size.min(OBJECT_BYTES_MAX as u64 + 1);
-    let bytes = store.get_range(&key, 0, len).await?;
-    let image = match image::superblock(store, name).await {
+    let image = match image::superblock(&context.pool.store, name).await {
         Ok(superblock) => Some(superblock.image),
         Err(error) => {
             let report = error.report();
@@ -41,21 +28,7 @@ pub(crate) async fn objinfo(
             None
         }
     };
-    let input = Input::memory(format!("{key} in {}", context.pool.target), bytes.to_vec());
     let expected = Expected { image, seq: Some(seq) };
     let options = Options { all, format: Some(Format::Object), expected };
-    let report = inspect(&input, &options).with_context(|| format!("read {}", input.name()))?;
-    if context.json {
-        print_json(&report)?;
-    } else {
-        let mut out = Stdout::lock();
-        out.write_all(objinspect::text(&report).as_bytes())?;
-        if hex {
-            let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            writeln!(out)?;
-            objinspect::dump(&input, color, &mut out).context("dump the bytes")?;
-        }
-        out.finish()?;
-    }
-    Ok(if report.whole { Answer::Done } else { Answer::No })
+    show(&input, &options, Form::of_flags(context.json, hex))
 }
