@@ -6,7 +6,7 @@ use parse_size::Config;
 /// A byte count in binary units, rounded: `1.5 GiB`.
 #[must_use]
 pub fn bytes(bytes: u64) -> String {
-    format_size(bytes, BINARY)
+    format_size(bytes, BINARY.decimal_places(1))
 }
 
 /// A byte count rounded and exact: `1.5 GiB (1610612736 bytes)`.

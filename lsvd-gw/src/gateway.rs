@@ -163,7 +163,7 @@ impl<'a> Gateway<'a> {
         match command {
             None => {}
             Some(Command::New { pool, num, size, sector_size, takeover }) => {
-                let store = open_pool(pool)?;
+                let store = open_pool(pool, true)?;
                 let new = new_image(size, *sector_size)?;
                 for index in 0..*num {
                     let name = image_name(&format!("auto_lsvddev_{index}"))?;
@@ -172,7 +172,7 @@ impl<'a> Gateway<'a> {
                 }
             }
             Some(Command::Mount { pool, images, takeover }) => {
-                let store = open_pool(pool)?;
+                let store = open_pool(pool, false)?;
                 for name in images {
                     self.mount(&store, &image_name(name)?, *takeover).await?;
                 }
@@ -341,10 +341,10 @@ async fn open_cache_file(settings: &Settings) -> anyhow::Result<Option<Arc<dyn D
     Ok(Some(dir.create(CACHE_FILE, settings.cache_nvm).await.with_context(context)?))
 }
 
-fn open_pool(text: &str) -> anyhow::Result<Arc<dyn ObjectStore>> {
+fn open_pool(text: &str, create: bool) -> anyhow::Result<Arc<dyn ObjectStore>> {
     let spec = PoolSpec::parse(text, &Environment::of_process())?;
     tracing::info!("{}", spec.explain());
-    let store = Arc::new(MeteredStore::new(spec.open(true)?));
+    let store = Arc::new(MeteredStore::new(spec.open(create)?));
     let seed = SystemWorld.uuid().as_u64_pair().0;
     let policy = RetryPolicy { deadline: STORE_DEADLINE, seed, ..RetryPolicy::default() };
     Ok(Arc::new(RetryingStore::new(store, policy)))
