@@ -84,6 +84,8 @@ pub(crate) struct State {
     pub(crate) next_write: WriteSeq,
     pub(crate) queue: VecDeque<Queued>,
     pub(crate) queued_bytes: usize,
+    /// Records that were taken off the queue and are not applied yet.
+    pub(crate) writing: usize,
     pub(crate) ring: Ring,
     /// All records before this page are in the log and applied.
     pub(crate) applied_page: u64,

@@ -174,6 +174,7 @@ impl Writer {
         let begin = state.ring.head();
         let space = state.ring.find(pages)?;
         state.queued_bytes -= data;
+        state.writing += 1;
         let writes = state.queue.drain(..count).collect();
         Some((writes, (space.skip > 0).then_some(space.skip), begin))
     }
@@ -290,6 +291,7 @@ impl Writer {
             }
             if let Some(last) = flight.writes.last() {
                 state.applied_write = last.write;
+                state.writing -= 1;
                 let first = flight.writes[0].write;
                 let batch = state
                     .open

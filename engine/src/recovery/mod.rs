@@ -262,6 +262,7 @@ async fn start(
         next_write: log.last_write.next(),
         queue: VecDeque::new(),
         queued_bytes: 0,
+        writing: 0,
         ring,
         applied_page: log.head.page,
         applied_write: log.last_write,

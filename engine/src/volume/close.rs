@@ -68,7 +68,8 @@ impl Volume {
                 if let Phase::Failed(error) = &state.phase {
                     return Err(error.clone());
                 }
-                let applied = state.applied_page == state.ring.head().page;
+                // The head of the ring says nothing of a record that is just being put together on another thread.
+                let applied = state.writing == 0;
                 let batches = state.open.is_none() && state.sealed.is_empty();
                 if state.queue.is_empty() && applied && batches {
                     return Ok(());
