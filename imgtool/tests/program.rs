@@ -163,7 +163,8 @@ fn the_flags_of_the_original_tool_work() {
         assert_eq!(scratch.run(line).status.code(), Some(0), "{line}");
     }
     scratch.put_object("disk1", 0x14d);
-    for line in ["-c objinfo -p ./pool -i disk1 -q 333 -x", "objinfo ./pool disk1 --seq 0x14d --hex"]
+    for line in
+        ["-c objinfo -p ./pool -i disk1 -q 333 -x", "objinfo ./pool disk1 --seq 0x14d --hex"]
     {
         let output = scratch.run(line);
         assert_eq!(output.status.code(), Some(0), "{line}: {}", stderr(&output));

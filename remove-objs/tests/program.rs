@@ -187,7 +187,8 @@ fn a_reader_that_goes_away_does_not_stop_the_deletion() {
 #[test]
 fn bad_usage_is_a_failure_on_one_line() {
     let scratch = Scratch::with(&["disk1"]);
-    for arguments in [&[""][..], &[], &["a", "--image", "b"], &["--image", "a/b"], &["--sim", "x"]] {
+    for arguments in [&[""][..], &[], &["a", "--image", "b"], &["--image", "a/b"], &["--sim", "x"]]
+    {
         let output = scratch.run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));

@@ -1,14 +1,13 @@
 //! Sealing: from a batch to the bytes of an object.
 //!
-//! Pieces are sorted by address and neighbours merge. Nothing is copied: the object's payload is the list of pieces of
-//! log records that it consists of. Data whose memory was given back is read from the log, and verified. A frame that
+//! Pieces are sorted by address and neighbours merge. Whole pages are not copied: the object's payload is the list of
+//! pieces of log records that it consists of. Only pieces that direct I/O could not write are gathered into pages. Data whose memory was given back is read from the log, and verified. A frame that
 //! is one log entry keeps the entry's checksum, made when the write came in.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use lsvd_common::checksum::{Domain, crc, crc_more};
-use lsvd_common::codec::page_ceil;
 use lsvd_common::ids::ObjectSeq;
 use lsvd_common::limits::FRAME_BYTES;
 use lsvd_common::object::data::{Codec, DataHeader, FrameInfo};
@@ -21,9 +20,6 @@ use crate::disk::AlignedBuf;
 use crate::error::Result;
 use crate::read::from_log::LogImage;
 use crate::state::Shared;
-
-/// Zeros that fill the last page of a payload.
-static PADDING: [u8; PAGE_LEN] = [0; PAGE_LEN];
 
 /// A part of the payload.
 struct Slice {
@@ -73,12 +69,41 @@ pub(crate) async fn build(
     };
     let mut buffer = AlignedBuf::zeroed(header.header_len());
     let fingerprint = header.encode_into(&mut buffer);
-    let payload_len = header.payload_len();
-    let padding = page_ceil(payload_len) - payload_len;
-    let parts = std::iter::once(buffer.freeze())
-        .chain(slices.into_iter().map(|slice| slice.data))
-        .chain((padding > 0).then(|| Bytes::from_static(&PADDING[..padding])));
+    let payload = whole_pages(slices.into_iter().map(|slice| slice.data));
+    let parts = std::iter::once(buffer.freeze()).chain(payload);
     Ok((header, fingerprint, parts.collect()))
+}
+
+/// The same bytes in parts that each start at a page of memory and are whole pages long, zeros at the end included: one
+/// part that is not would send the whole object through the page cache.
+fn whole_pages(parts: impl Iterator<Item = Bytes>) -> Vec<Bytes> {
+    let fits = |part: &Bytes| {
+        part.as_ptr().addr().is_multiple_of(PAGE_LEN) && part.len().is_multiple_of(PAGE_LEN)
+    };
+    let gather = |parts: &mut Vec<Bytes>| {
+        let mut buffer = AlignedBuf::with_capacity(parts.iter().map(Bytes::len).sum());
+        for part in parts.drain(..) {
+            buffer.extend_from_slice(&part);
+        }
+        buffer.pad_to_page();
+        buffer.freeze()
+    };
+    let (mut whole, mut waiting, mut waiting_len) = (Vec::new(), Vec::new(), 0_usize);
+    for part in parts {
+        if waiting.is_empty() && fits(&part) {
+            whole.push(part);
+            continue;
+        }
+        waiting_len += part.len();
+        waiting.push(part);
+        if waiting_len.is_multiple_of(PAGE_LEN) {
+            whole.push(gather(&mut waiting));
+        }
+    }
+    if !waiting.is_empty() {
+        whole.push(gather(&mut waiting));
+    }
+    whole
 }
 
 /// The data of a batch in address order.
@@ -149,6 +174,32 @@ mod test {
     use super::*;
 
     proptest! {
+        #[test]
+        fn gathered_parts_are_whole_pages_of_the_same_bytes(
+            lens in prop::collection::vec(prop_oneof![1_usize..20, Just(8), Just(16)], 0..40),
+            aligned: bool,
+        ) {
+            let mut bytes = Vec::new();
+            let parts: Vec<Bytes> = lens.into_iter().enumerate().map(|(index, sectors)| {
+                let data: Vec<u8> = (0..sectors * 512).map(|i| (i * 5 + index) as u8).collect();
+                bytes.extend_from_slice(&data);
+                if aligned {
+                    let mut buffer = AlignedBuf::with_capacity(data.len());
+                    buffer.extend_from_slice(&data);
+                    buffer.freeze()
+                } else {
+                    data.into()
+                }
+            }).collect();
+            let whole = whole_pages(parts.into_iter());
+            for part in &whole {
+                prop_assert!(part.as_ptr().addr().is_multiple_of(PAGE_LEN));
+                prop_assert!(part.len().is_multiple_of(PAGE_LEN));
+            }
+            bytes.resize(bytes.len().next_multiple_of(PAGE_LEN), 0);
+            prop_assert_eq!(whole.concat(), bytes);
+        }
+
         #[test]
         fn frames_of_slices_are_those_of_the_whole(
             lens in prop::collection::vec(prop_oneof![1_usize..40, Just(128), Just(64)], 0..24),

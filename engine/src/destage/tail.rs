@@ -45,16 +45,16 @@ impl Tail {
         object: ObjectSeq,
     ) -> Result<()> {
         batch.unpinned().await;
-        #[cfg(feature = "canary")]
-        if shared.options.canary == Some(crate::options::Canary::TailBeforeRetire) {
-            return Ok(());
-        }
         self.superblock.tail_page = batch.end.page;
         self.superblock.tail_record = batch.end.record;
         self.superblock.tail_previous_crc = batch.end.previous_crc;
         self.superblock.retired_object = object;
         self.superblock.retired_write = batch.last_write;
         self.store(shared).await?;
+        #[cfg(feature = "canary")]
+        if shared.options.canary == Some(crate::options::Canary::TailBeforeRetire) {
+            return Ok(());
+        }
         let freed = {
             let mut state = shared.state.lock();
             let before = state.ring.used();

@@ -69,10 +69,6 @@ impl Volume {
         if range.is_empty() {
             return Ok(self.shared.state.lock().applied_write);
         }
-        #[cfg(feature = "canary")]
-        if self.shared.options.canary == Some(crate::options::Canary::ForgetDiscard) {
-            return Ok(self.shared.state.lock().applied_write);
-        }
         let local_fua = fua && self.shared.options.flush == FlushPolicy::Local;
         let reply = self.submit(range, Action::Discard, local_fua).await?;
         let write = self.answers(vec![reply]).await?;
