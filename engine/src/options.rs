@@ -93,8 +93,10 @@ pub enum Canary {
     ReplayOverGap,
     /// Recovery takes log records without looking at their data.
     TrustTornRecord,
-    /// Discards are not logged.
+    /// Recovery forgets the discards of the log.
     ForgetDiscard,
+    /// The store's answer to who the writer is does not matter.
+    IgnoreFence,
 }
 
 impl VolumeOptions {

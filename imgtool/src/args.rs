@@ -299,15 +299,16 @@ impl LowArgs {
         match parse_size(&text) {
             Err(human::SizeError::TooLarge) => Err(UsageError::SizeRange(text)),
             Err(source) => Err(UsageError::Size { text, source }),
-            Ok(bytes) if !bytes.is_multiple_of(sector.into()) => {
-                Err(UsageError::SizeUnit { text, sector })
-            }
             Ok(bytes) => {
-                let allowed = IMAGE_SECTORS_MIN..=IMAGE_SECTORS_MAX;
-                if !allowed.contains(&(bytes / SECTOR_BYTES)) {
-                    return Err(UsageError::SizeRange(text));
+                // First the limits: below a sector, what is wrong is not the remainder.
+                let allowed = IMAGE_SECTORS_MIN * SECTOR_BYTES..=IMAGE_SECTORS_MAX * SECTOR_BYTES;
+                if !allowed.contains(&bytes) {
+                    Err(UsageError::SizeRange(text))
+                } else if bytes.is_multiple_of(sector.into()) {
+                    Ok(bytes)
+                } else {
+                    Err(UsageError::SizeUnit { text, sector })
                 }
-                Ok(bytes)
             }
         }
     }

@@ -1,4 +1,5 @@
 //! The program as people and programs meet it, on a pool with images made by the engine.
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

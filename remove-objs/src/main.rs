@@ -42,63 +42,51 @@ fn run(args: &Args) -> anyhow::Result<Answer> {
         let plan = Plan::make(&pool, &args.prefix).await?;
         if plan.is_empty() {
             let prefix = args.prefix.escape_debug();
-            return Err(
-                Negative(format!("no object in {} starts with `{prefix}`", pool.target)).into()
-            );
+            let no = format!("no object in {} starts with `{prefix}`", pool.target);
+            return Err(Negative(no).into());
         }
         let warnings = [plan.surprises(), plan.objections()].concat();
-        // Part of the question, not of the output: a reader of stdout that goes away must not stop a deletion half-way.
-        if !(args.dry_run || args.yes && args.quiet) {
-            talk.show(&plan.text());
-        }
         for warning in &warnings {
             talk.warn(&format!("note: {warning}"));
-        }
-        if !args.dry_run {
-            permit(args, &plan)?;
         }
         let mut document = Document {
             pool: pool.target.to_string(),
             prefix: args.prefix.clone(),
             dry_run: args.dry_run,
-            images: Vec::new(),
             foreign: plan.foreign,
             total: plan.total(),
             warnings,
             deleted: 0,
+            images: Vec::new(),
         };
-        if args.dry_run {
-            return report_plan(args, document, plan);
-        }
-        let Plan { images, superblocks, others, .. } = plan;
-        document.images = images;
-        let outcome = delete::delete(&pool, [superblocks, others], talk).await;
-        document.deleted = outcome.deleted;
-        if let Some(error) = outcome.error {
-            let done = human::count(outcome.deleted, "object");
-            bail!("stopped after {done}: {error}; run it again to go on");
-        }
-        if args.json {
-            print_json(&document)?;
+        let text = if args.dry_run {
+            plan.text()
         } else {
-            print_text(&format!("deleted {}\n", human::count(document.deleted, "object")))?;
+            permit(args, &plan, talk)?;
+            let outcome = delete::delete(&pool, [plan.superblocks, plan.others], talk).await;
+            let done = human::count(outcome.deleted, "object");
+            if let Some(error) = outcome.error {
+                bail!("stopped after {done}: {error}; run it again to go on");
+            }
+            document.deleted = outcome.deleted;
+            format!("deleted {done}\n")
+        };
+        document.images = plan.images;
+        if args.json {
+            print_json(&document)?
+        } else {
+            print_text(&text)?
         }
         Ok(Answer::Done)
     })
 }
 
-fn report_plan(args: &Args, mut document: Document, plan: Plan) -> anyhow::Result<Answer> {
-    if args.json {
-        document.images = plan.images;
-        print_json(&document)?;
-    } else {
-        print_text(&plan.text())?;
-    }
-    Ok(Answer::Done)
-}
-
 /// Ends the program unless deleting is allowed and wanted.
-fn permit(args: &Args, plan: &Plan) -> anyhow::Result<()> {
+fn permit(args: &Args, plan: &Plan, talk: Talk) -> anyhow::Result<()> {
+    // On stderr, as a part of the question: a reader of stdout that goes away must not stop a deletion.
+    if !(args.yes && args.quiet) {
+        talk.show(&plan.text());
+    }
     let objections = plan.objections();
     if !objections.is_empty() && !args.force {
         let objections = objections.join("; ");

@@ -5,7 +5,7 @@
 //! until they are acknowledged: their parts would mix.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,6 +40,8 @@ pub(crate) struct Gateway {
     /// When the volume failed, for a reason that is part of the plan.
     failed: Mutex<Option<SimTime>>,
     order: RwLock<()>,
+    /// Steps that the clients may still take.
+    steps: AtomicU64,
 }
 
 impl Gateway {
@@ -62,6 +64,7 @@ impl Gateway {
             closing: AtomicBool::new(false),
             failed: Mutex::new(None),
             order: RwLock::new(()),
+            steps: AtomicU64::new(context.plan.generation_steps),
         })
     }
 
@@ -95,6 +98,11 @@ impl Gateway {
         let weights =
             [work.write, work.large_write, work.discard, work.flush, work.read, work.sleep];
         while !self.stop.load(Ordering::Relaxed) && !self.context.has_failed() {
+            let steps = self.steps.load(Ordering::Relaxed);
+            if steps == 0 {
+                return;
+            }
+            self.steps.store(steps - 1, Ordering::Relaxed);
             let step = pick_weighted(&mut random, &weights);
             let fua = random.f64() < work.fua;
             let goes_on = match step {

@@ -28,10 +28,13 @@ pub(crate) struct Plan {
     pub(crate) generations: u32,
     /// A generation lasts up to this long, in milliseconds.
     pub(crate) generation_max_ms: u64,
+    /// Operations that the clients of a generation start at most.
+    pub(crate) generation_steps: u64,
     /// Bits of the cache on the SSD turn over.
     pub(crate) cache_flips: bool,
     /// Requests of a crashed gateway land up to this long after the crash.
     pub(crate) orphans_latest: Duration,
+    /// A fault that the engine has on purpose.
     #[cfg(feature = "canary")]
     pub(crate) canary: Option<lsvd_engine::Canary>,
 }
@@ -112,6 +115,7 @@ impl Plan {
             ends: Ends::draw(random),
             generations: random.u32(2..8),
             generation_max_ms: *pick(random, &[50, 400, 2000, 8000]),
+            generation_steps: *pick(random, &[30, 200, 600, 1500]),
             cache_flips: random.u8(..) < 64,
             orphans_latest: Duration::from_millis(*pick(random, &[200, 2000, 30_000])),
             sizes,
@@ -145,13 +149,13 @@ impl Plan {
 
 impl Sizes {
     fn draw(random: &mut fastrand::Rng) -> Self {
-        let record_bytes = *pick(random, &[4 << 10, 16 << 10, 64 << 10, 256 << 10]);
-        let batch_bytes = *pick(random, &[8 << 10, 32 << 10, 128 << 10, 512 << 10]);
+        let record_bytes = *pick(random, &[4 << 10, 16 << 10, 64 << 10, 128 << 10]);
+        let batch_bytes = *pick(random, &[8 << 10, 32 << 10, 128 << 10, 256 << 10]);
         let least = (8 * record_bytes).max(4 * batch_bytes) as u64;
         let checkpoint_min = random.u64(1..6);
         Self {
             flush: if random.u8(..) < 80 { FlushPolicy::Backend } else { FlushPolicy::Local },
-            log_bytes: least * *pick(random, &[1, 1, 2, 4]),
+            log_bytes: least * *pick(random, &[1, 1, 2]),
             batch_bytes,
             record_bytes,
             batch_age: Duration::from_millis(*pick(random, &[20, 100, 1000, 5000])),

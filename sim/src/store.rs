@@ -284,8 +284,13 @@ fn kind_text(kind: ErrorKind) -> &'static str {
 }
 
 impl State {
-    fn fate(&mut self, now: SimTime, is_change: bool) -> Fate {
-        let rates = self.rates;
+    fn fate(&mut self, now: SimTime, op: Op) -> Fate {
+        let mut rates = self.rates;
+        let is_change = op.is_mutation();
+        if op == Op::Delete {
+            // Rare, and the worst to come late: it hits whatever has the name by then.
+            rates.late *= 5.0;
+        }
         self.counts.requests += 1;
         let latency_ms = if self.random.f64() < rates.tail {
             self.random.u64(1..=rates.tail_max_ms.max(1))
@@ -350,11 +355,11 @@ impl Connection {
     }
 
     /// Sends a request: draws its fate, and traces it.
-    fn send(&self, verb: &'static str, name: &str, numbers: [u64; 2], is_change: bool) -> Fate {
+    fn send(&self, verb: &'static str, name: &str, numbers: [u64; 2], op: Op) -> Fate {
         let store = &self.store;
         store.advance();
         let now = store.world.now();
-        let fate = store.state.lock().fate(now, is_change);
+        let fate = store.state.lock().fate(now, op);
         let hash = u64::from(crc32c::crc32c(name.as_bytes()));
         let ms = |time: SimTime| (time - now).as_millis();
         store.world.trace(
@@ -438,7 +443,7 @@ impl ObjectStore for Connection {
     async fn put(&self, name: &str, body: Payload, mode: PutMode) -> Result<Version> {
         let body = body.into_bytes();
         let crc = u64::from(crc32c::crc32c(&body));
-        let fate = self.send("put", name, [body.len() as u64, crc], true);
+        let fate = self.send("put", name, [body.len() as u64, crc], Op::Put);
         let change = Change::Put { name: name.to_owned(), body, mode };
         let version = self.change(Op::Put, change, fate).await?;
         let version = version.expect("a put that is done has a version");
@@ -451,18 +456,18 @@ impl ObjectStore for Connection {
     }
 
     async fn get(&self, name: &str) -> Result<Object> {
-        let fate = self.send("get", name, [0, 0], false);
+        let fate = self.send("get", name, [0, 0], Op::Get);
         self.ask(Op::Get, name, fate, |objects| at_once(objects.get(name))).await
     }
 
     async fn get_range(&self, name: &str, offset: u64, len: u64) -> Result<Bytes> {
-        let fate = self.send("get range", name, [offset, len], false);
+        let fate = self.send("get range", name, [offset, len], Op::GetRange);
         let answer = |objects: &MemStore| at_once(objects.get_range(name, offset, len));
         self.ask(Op::GetRange, name, fate, answer).await
     }
 
     async fn head(&self, name: &str) -> Result<Meta> {
-        let fate = self.send("head", name, [0, 0], false);
+        let fate = self.send("head", name, [0, 0], Op::Head);
         self.ask(Op::Head, name, fate, |objects| at_once(objects.head(name))).await
     }
 
@@ -473,13 +478,13 @@ impl ObjectStore for Connection {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Listing> {
-        let fate = self.send("list", prefix, [limit as u64, 0], false);
+        let fate = self.send("list", prefix, [limit as u64, 0], Op::List);
         let answer = |objects: &MemStore| at_once(objects.list(prefix, delimiter, after, limit));
         self.ask(Op::List, prefix, fate, answer).await
     }
 
     async fn delete(&self, name: &str) -> Result<()> {
-        let fate = self.send("delete", name, [0, 0], true);
+        let fate = self.send("delete", name, [0, 0], Op::Delete);
         self.change(Op::Delete, Change::Delete { name: name.to_owned() }, fate).await.map(|_| ())
     }
 

@@ -241,8 +241,7 @@ impl Writer {
         let data = record.slice(header_len..header_len + header.data_len);
         let durable = self.wants_durable(at, &writes);
         #[cfg(feature = "canary")]
-        let lies =
-            self.shared.options.canary == Some(crate::options::Canary::FlushWithoutSync);
+        let lies = self.shared.options.canary == Some(crate::options::Canary::FlushWithoutSync);
         #[cfg(not(feature = "canary"))]
         let lies = false;
         let write = if durable && !lies {

@@ -58,7 +58,7 @@ pub struct Recovered {
     pub records: u64,
     /// Bytes of data in those records.
     pub record_bytes: u64,
-    /// Objects of an earlier term behind a gap that were deleted.
+    /// Objects of an earlier term behind a gap; they are replaced as their names are used.
     pub leftovers: u64,
     /// True if the log of the last term was there.
     pub log_kept: bool,
@@ -152,6 +152,8 @@ async fn replay_log(
         };
         Scan { records: Vec::new(), end }
     };
+    #[cfg(feature = "canary")]
+    let records = forget_discards(records, options);
     let mut state = LogState {
         superblock,
         head: end,
@@ -181,6 +183,16 @@ async fn replay_log(
     }
     state.batches.extend(batch.take().map(Arc::new));
     Ok(state)
+}
+
+#[cfg(feature = "canary")]
+fn forget_discards(mut records: Vec<Scanned>, options: &VolumeOptions) -> Vec<Scanned> {
+    if options.canary == Some(crate::options::Canary::ForgetDiscard) {
+        for record in &mut records {
+            record.entries.retain(|entry| entry.place.is_some());
+        }
+    }
+    records
 }
 
 fn replay_record(batch: &mut Batch, record: &Scanned, size: Sectors) -> Result<u64> {
@@ -238,7 +250,7 @@ async fn start(
     claimed.log.sync().await.map_err(|error| Error::disk(sync_context(), error))?;
     let fence = Fence { epoch: term.epoch(), seq: store.next_object };
     term.update(|superblock| superblock.fence = fence).await?;
-    recovered.leftovers = objects::reap(&places.store, name, &store.leftovers).await;
+    recovered.leftovers = store.leftovers;
     let tail = log.batches.front().map_or(log.head, |batch| batch.begin);
     let log_superblock = LogSuperblock {
         generation: log.superblock.generation + 1,

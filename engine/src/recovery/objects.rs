@@ -1,7 +1,8 @@
 //! What the store has of an image: the newest whole checkpoint, then the objects behind it up to the first gap.
 //!
-//! Objects are put in parallel, so a crash leaves gaps; what is behind one does not count and is reaped, before any new
-//! object gets its name. An object of an older epoch than the fence at its place is the work of a writer that was
+//! Objects are put in parallel, so a crash leaves gaps; what is behind one does not count, and is replaced when a new
+//! object gets its name. It is never deleted: a delete whose answer is lost may happen much later, and hit the new object
+//! under that name. An object of an older epoch than the fence at its place is the work of a writer that was
 //! fenced, and ends the stream as a gap does. What is damaged is never skipped: the image is not opened.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -47,8 +48,8 @@ pub(super) struct StoreState {
     /// Data objects behind the checkpoint, and their bytes.
     pub(super) progress_objects: u64,
     pub(super) progress_bytes: u64,
-    /// Objects behind a gap.
-    pub(super) leftovers: Vec<ObjectSeq>,
+    /// How many objects are behind a gap.
+    pub(super) leftovers: u64,
 }
 
 /// Reads everything that counts.
@@ -80,26 +81,6 @@ pub(super) async fn recover(
     Ok(state)
 }
 
-/// Deletes what is behind the gap. Not being able to is no reason not to open: a name is checked when it is used.
-pub(super) async fn reap(
-    store: &Arc<dyn ObjectStore>,
-    name: &ImageName,
-    leftovers: &[ObjectSeq],
-) -> u64 {
-    let mut reaped = 0;
-    for seq in leftovers {
-        match store.delete(&name.numbered(*seq)).await {
-            Ok(()) => reaped += 1,
-            Err(error) if error.kind() == StoreKind::NotFound => {}
-            Err(error) => {
-                let error = Error::store(format!("delete leftover {}", name.numbered(*seq)), error);
-                tracing::warn!(image = %name, error = error.report(), "a leftover stays");
-            }
-        }
-    }
-    reaped
-}
-
 struct Reader<'a> {
     store: &'a Arc<dyn ObjectStore>,
     name: &'a ImageName,
@@ -118,7 +99,7 @@ impl Reader<'_> {
             next_object: ObjectSeq(1),
             progress_objects: 0,
             progress_bytes: 0,
-            leftovers: Vec::new(),
+            leftovers: 0,
         }
     }
 
@@ -246,7 +227,7 @@ impl Reader<'_> {
 
     /// Applies the objects behind the checkpoint, in order, up to the first gap.
     async fn replay(&self, state: &mut StoreState) -> Result<()> {
-        let mut listed = self.list(state.next_object).await?;
+        let listed = self.list(state.next_object).await?;
         let mut stream = Vec::new();
         for (index, (seq, size)) in listed.iter().enumerate() {
             if seq.0 != state.next_object.0 + index as u64 && !self.over_gap() {
@@ -281,8 +262,7 @@ impl Reader<'_> {
             }
             state.next_object = seq.next();
         }
-        listed.retain(|(seq, _)| *seq >= state.next_object);
-        state.leftovers = listed.into_iter().map(|(seq, _)| seq).collect();
+        state.leftovers = listed.iter().filter(|(seq, _)| *seq >= state.next_object).count() as u64;
         Ok(())
     }
 

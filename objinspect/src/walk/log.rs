@@ -147,6 +147,9 @@ impl Records<'_> {
                 epoch: found.header.epoch,
             };
         };
+        let what = lsvd_cli::human::count(self.count, "record");
+        let first = place(log, log.tail_page).unwrap_or_default();
+        self.report.check(what, first, true, "headers, data and chain hold".to_owned());
         let evidence = self.durable_behind(log, &next)?;
         let at = place(log, next.page).unwrap_or(self.input.len());
         match evidence {
@@ -253,10 +256,7 @@ impl Records<'_> {
     }
 
     fn finish(self) {
-        let detail = "headers, data and chain verified".to_owned();
-        let what = lsvd_cli::human::count(self.count, "record");
         let offset = self.rows.first().map_or(RING_START_PAGE * PAGE_BYTES, |row| row.offset);
-        self.report.check(what, offset, true, detail);
         let table = Table {
             name: "records".to_owned(),
             layout: "",
