@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::Path;
 
 /// Untrusted bytes of known length.
@@ -19,16 +19,25 @@ enum Bytes {
     Memory(Vec<u8>),
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("neither a file nor a block device")]
+struct NoFile;
+
 impl Input {
     /// A file or block device, opened for reading.
     ///
     /// # Errors
     /// It cannot be opened, or is nothing with a length.
     pub fn file(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        if file.metadata()?.is_dir() {
+        // Before it is opened: opening a FIFO waits for somebody to write to it.
+        let kind = std::fs::metadata(path)?.file_type();
+        if kind.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, NoFile));
+        }
+        let mut file = File::open(path)?;
         // Unlike the metadata, the end is also right for a block device.
         let len = file.seek(SeekFrom::End(0))?;
         Ok(Self { name: path.display().to_string(), len, bytes: Bytes::File(file) })

@@ -4,7 +4,7 @@
 //! Does not: open an image, follow references between objects, or write anything. It must work on what the engine
 //! refuses, and so depends on the formats alone.
 //! Invariants: 1. no input panics. 2. Nothing is read outside the input, whatever its lengths claim. 3. Every field of
-//! every layout has a meaning in [`mod@meaning`]; a test says so.
+//! every layout has a meaning; a test says so.
 #![forbid(unsafe_code)]
 
 mod hex;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use lsvd_cli::human;
 
-use crate::report::{Part, Report, Structure, Table, Value};
+use crate::report::{Format, Part, Report, Structure, Table, Value};
 
 /// Bytes of a raw value that are shown; the rest is in `--json` and `--hex`.
 const RAW_DIGITS_MAX: usize = 32;
@@ -35,7 +35,12 @@ pub fn text(report: &Report) -> String {
     if let Some(stopped) = &report.stopped {
         push(&mut out, &format!("stopped at byte {}: {}", stopped.at, stopped.why));
     }
-    push(&mut out, if report.whole { "nothing wrong was found" } else { "DAMAGED, see above" });
+    let verdict = match (report.format, report.whole) {
+        (Format::Unknown, _) => "not recognised",
+        (_, true) => "nothing wrong was found",
+        (_, false) => "DAMAGED, see above",
+    };
+    push(&mut out, verdict);
     out
 }
 
@@ -111,7 +116,9 @@ fn push_lines(out: &mut String, table: &impl std::fmt::Display) {
 fn push_checks(out: &mut String, report: &Report) {
     let held = report.checks.iter().filter(|check| check.ok).count();
     let all = report.checks.len();
-    push(out, &format!("checks: {held} of {all} hold"));
+    if all > 0 {
+        push(out, &format!("checks: {held} of {all} hold"));
+    }
     for check in &report.checks {
         if check.ok && all > CHECKS_LISTED_MAX {
             continue;

@@ -96,6 +96,17 @@ fn damage_is_answer_one_and_nothing_there_too_but_a_missing_file_is_a_failure() 
 }
 
 #[test]
+fn what_is_not_ours_is_not_called_damaged() {
+    let pool = pool_with(b"#!/bin/sh");
+    let output = run(&["disk1/superblock"], pool.path());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).ends_with("not recognised\n"), "{}", stdout(&output));
+    let as_named = run(&["disk1/superblock", "--as", "superblock"], pool.path());
+    assert!(stdout(&as_named).contains("192 bytes needed and 9 there"), "{}", stdout(&as_named));
+    assert_eq!(run(&["/dev/null"], pool.path()).status.code(), Some(2));
+}
+
+#[test]
 fn json_is_one_document_with_every_field() {
     let pool = pool_with(&superblock());
     let output = run(&["disk1/superblock", "--json"], pool.path());

@@ -84,7 +84,10 @@ impl Generation {
             self.open().await
         };
         let Some(opened) = opened else { return End::Over };
-        let Some(gateway) = self.recovered(opened, None).await else { return End::Over };
+        let gateway = match self.recovered(opened, None).await {
+            Ok(gateway) => gateway,
+            Err(end) => return end,
+        };
         if self.is_last {
             self.close_for_good(&gateway).await;
             return End::Over;
@@ -242,7 +245,7 @@ impl Generation {
         &mut self,
         opened: Opened,
         zombie: Option<&Arc<Gateway>>,
-    ) -> Option<Arc<Gateway>> {
+    ) -> Result<Arc<Gateway>, End> {
         let Opened { volume, cache, connection } = opened;
         let context = Arc::clone(&self.context);
         let count = volume.status().applied_write.0 as usize;
@@ -266,7 +269,7 @@ impl Generation {
                 model.stored(),
                 volume.recovered()
             ));
-            return None;
+            return Err(End::Over);
         }
         if self.heritage.log_damaged {
             context.count(|coverage| coverage.log_damage += 1);
@@ -281,11 +284,9 @@ impl Generation {
         let machine = self.heritage.machine;
         let gateway = Gateway::new(&context, machine, volume, cache, connection, model);
         for _ in 0..2 {
-            if !self.whole_image_is(&gateway, count, &full).await {
-                return None;
-            }
+            self.whole_image_is(&gateway, count, &full).await?;
         }
-        Some(gateway)
+        Ok(gateway)
     }
 
     fn note_recovery(&self, volume: &Volume, count: usize, model: &Model) {
@@ -304,7 +305,12 @@ impl Generation {
     }
 
     /// Reads the whole image in random pieces and compares it with the state after `count` operations.
-    async fn whole_image_is(&mut self, gateway: &Gateway, count: usize, full: &Model) -> bool {
+    async fn whole_image_is(
+        &mut self,
+        gateway: &Gateway,
+        count: usize,
+        full: &Model,
+    ) -> Result<(), End> {
         let expected = full.contents_at(count);
         let sectors = full.sectors();
         let mut found: Vec<Option<Stamp>> = Vec::with_capacity(expected.len());
@@ -312,10 +318,7 @@ impl Generation {
         let mut at = 0;
         while at < sectors {
             let len = (self.random.u32(1..=1024) * unit).min(sectors - at);
-            let Some(data) = self.read_whatever_it_takes(gateway, at, len).await else {
-                return false;
-            };
-            match data {
+            match self.read_whatever_it_takes(gateway, at, len).await? {
                 Some(data) => found.extend(
                     data.chunks(512).zip(at..).map(|(bytes, sector)| stamp_of(bytes, sector)),
                 ),
@@ -325,7 +328,7 @@ impl Generation {
             at += len;
         }
         let wrong = found.iter().zip(&expected).position(|(found, expected)| *found != Some(*expected));
-        let Some(sector) = wrong else { return true };
+        let Some(sector) = wrong else { return Ok(()) };
         let known: Option<Vec<Stamp>> = found.iter().copied().collect();
         let like = known.map(|found| full.states_like(&found));
         let different = found.iter().zip(&expected).filter(|(f, e)| **f != Some(**e)).count();
@@ -338,35 +341,40 @@ impl Generation {
             expected[sector],
             gateway.volume.recovered()
         ));
-        false
+        Err(End::Over)
     }
 
-    /// Reads; tries again while the store is away. The inner `None` is reported damage, the outer the end of the run.
+    /// Reads; tries again while the store is away. `None` is damage that was reported.
     async fn read_whatever_it_takes(
-        &self,
+        &mut self,
         gateway: &Gateway,
         start: u32,
         len: u32,
-    ) -> Option<Option<bytes::Bytes>> {
+    ) -> Result<Option<bytes::Bytes>, End> {
         for attempt in 0..40 {
             if attempt == 10 {
                 self.context.end_faults();
             }
             let answer = gateway.volume.read(u64::from(start) * 512, u64::from(len) * 512).await;
             let error = match answer {
-                Ok(data) => return Some(Some(data)),
+                Ok(data) => return Ok(Some(data)),
                 Err(error) => error,
             };
             if !gateway.refused("read", &error) {
-                return None;
+                return Err(End::Over);
             }
             if error.kind() == ErrorKind::Corrupt {
-                return Some(None);
+                return Ok(None);
             }
             sleep(Duration::from_millis(500)).await;
         }
+        if self.context.disk_failed(gateway.machine) {
+            // The volume itself failed meanwhile. The next recovery has to cope.
+            self.context.count(|coverage| coverage.failed_volumes += 1);
+            return Err(self.crash());
+        }
         self.context.violation(format_args!("a read does not succeed although no fault is left"));
-        None
+        Err(End::Over)
     }
 
     /// Ends the generation one way or another.
@@ -558,7 +566,10 @@ impl Generation {
         let Some(opened) = self.open().await else { return End::Over };
         let gateway = self.recovered(opened, Some(&zombie)).await;
         context.set_being_taken(false);
-        let Some(gateway) = gateway else { return End::Over };
+        let gateway = match gateway {
+            Ok(gateway) => gateway,
+            Err(end) => return end,
+        };
         gateway.start();
         self.work().await;
         if self.random.bool() && !self.zombie_stops(&zombie).await {

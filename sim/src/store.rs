@@ -94,6 +94,7 @@ struct State {
     counts: StoreCounts,
     /// Numbered objects whose put was acknowledged to the image's present writer, with the version that it got.
     acknowledged: BTreeMap<ObjectSeq, Version>,
+    checkpoint_damaged: bool,
     /// The contiguous run of those from the first object on: how far it goes, and the last write in it.
     run: (ObjectSeq, WriteSeq),
 }
@@ -131,6 +132,7 @@ impl SimStore {
             next_id: 0,
             counts: StoreCounts::default(),
             acknowledged: BTreeMap::new(),
+            checkpoint_damaged: false,
             run: (ObjectSeq(0), WriteSeq(0)),
         };
         Arc::new(Self {
@@ -219,8 +221,12 @@ impl SimStore {
         Some(name)
     }
 
-    /// Damages the newest checkpoint that the superblock names. False if there is none.
+    /// Damages the newest checkpoint that the superblock names. False if there is none, or one was damaged before: an
+    /// image has one to spare.
     pub(crate) fn damage_checkpoint(&self) -> bool {
+        if std::mem::replace(&mut self.state.lock().checkpoint_damaged, true) {
+            return false;
+        }
         let Some(newest) = self.superblock().and_then(|sb| sb.checkpoints.first().copied()) else {
             return false;
         };

@@ -98,7 +98,7 @@ fn check_data_object(bytes: &[u8], mut expected: DataHeader) {
     for (index, frame) in expected.frames.iter_mut().enumerate() {
         frame.crc = u32_at(bytes, 128 + 16 * (rows + index) + 8);
     }
-    let (header, fingerprint) = DataHeader::decode(bytes).unwrap();
+    let (header, fingerprint) = DataHeader::decode(bytes).expect("a whole header");
     assert_eq!(header, expected);
     assert_eq!(fingerprint, u32_at(bytes, 12));
     assert_eq!(header.object_len(), bytes.len());
@@ -303,7 +303,7 @@ fn record_writes(bytes: &[u8]) -> RecordHeader {
 }
 
 fn check_record(bytes: &[u8], expected: &RecordHeader) {
-    let (header, crc) = RecordHeader::decode(bytes).unwrap();
+    let (header, crc) = RecordHeader::decode(bytes).expect("a whole header");
     assert_eq!(header, *expected);
     assert_eq!(crc, u32_at(bytes, 12));
     assert_eq!(header.pages() * 4096, bytes.len() as u64);

@@ -17,10 +17,11 @@ use lsvd_common::object::superblock::{Snapshot, Superblock};
 use lsvd_common::units::{Sector, SectorRange, Sectors};
 
 fn data_header(extent_sectors: u64) -> DataHeader {
-    let (mut header, _) = DataHeader::decode(&lsvd_fixtures::data_object()).unwrap();
+    let (mut header, _) =
+        DataHeader::decode(&lsvd_fixtures::data_object()).expect("a whole header");
     header.extents = vec![SectorRange::new(Sector(0), Sectors(extent_sectors))];
     header.discards.clear();
-    let frames = u32::try_from(extent_sectors.div_ceil(128)).unwrap();
+    let frames = u32::try_from(extent_sectors.div_ceil(128)).expect("few frames");
     let frame = |index: u32| FrameInfo {
         stored_offset: index << 16,
         stored_len: 1 << 16,

@@ -68,12 +68,12 @@ pub fn inspect(input: &Input, options: &Options) -> io::Result<Report> {
         Format::Log => log::walk(input, options, &mut report)?,
         Format::Cache => cache::walk(input, options, &mut report)?,
         Format::Unknown => {
-            let first = input.read(0, 8)?;
-            let why = format!(
-                "these first bytes are no magic of ours: {}; if you know what it is, say so with \
-                 --as",
-                view::hex(&first)
-            );
+            let why = if input.is_empty() {
+                "there are no bytes".to_owned()
+            } else {
+                let first = view::hex(&input.read(0, 8)?);
+                format!("{first} is no magic of ours; if you know what it is, say so with --as")
+            };
             report.stop(0, why, true);
         }
     }

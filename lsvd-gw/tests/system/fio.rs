@@ -1,0 +1,70 @@
+//! fio with its NBD engine: verified load. Ten seconds each; the acceptance runs of a minute are `LSVD_LONG=1`.
+
+use std::process::Command;
+
+use crate::gateway::{Gateway, IMAGE, Site};
+use crate::tools;
+
+fn seconds() -> u32 {
+    if tools::is_long() { 60 } else { 10 }
+}
+
+/// Runs fio against the image; it fails at the first byte that is not what it wrote.
+fn fio(gateway: &Gateway, words: &[&str]) -> bool {
+    let Some(fio) = tools::find("fio") else { return false };
+    let mut command = Command::new(fio);
+    command.args(["--name=load", "--ioengine=nbd", "--verify=crc32c", "--verify_fatal=1"]);
+    command.args(["--time_based", "--group_reporting", "--randrepeat=0"]);
+    command.arg(format!("--runtime={}", seconds()));
+    command.arg(format!("--uri={}", gateway.uri(IMAGE)));
+    let text = tools::run(command.args(words));
+    assert!(text.contains("err= 0"), "{text}");
+    true
+}
+
+#[test]
+fn random_writes_of_four_kib_verify() {
+    let site = Site::new();
+    let gateway = site.new_image("1g");
+    let words = ["--rw=randwrite", "--bs=4k", "--iodepth=32", "--size=1g", "--verify_backlog=4096"];
+    if fio(&gateway, &words) {
+        gateway.stop();
+    }
+}
+
+#[test]
+fn mixed_sizes_on_an_image_of_512_byte_sectors_verify() {
+    let site = Site::new();
+    let gateway = site.new_images(1, "512m", "512");
+    let words = [
+        "--rw=randrw",
+        "--bssplit=512/20:1536/10:4k/30:7k/5:64k/20:256k/10:1m/5",
+        "--bs_unaligned=1",
+        "--blockalign=512",
+        "--iodepth=16",
+        "--serialize_overlap=1",
+        "--size=512m",
+        "--verify_backlog=512",
+        "--fsync=64",
+    ];
+    if fio(&gateway, &words) {
+        gateway.stop();
+    }
+}
+
+#[test]
+fn trims_before_writes_verify() {
+    let site = Site::new();
+    let gateway = site.new_image("256m");
+    let words = [
+        "--rw=randtrimwrite",
+        "--bs=16k",
+        "--iodepth=16",
+        "--serialize_overlap=1",
+        "--size=256m",
+        "--verify_backlog=512",
+    ];
+    if fio(&gateway, &words) {
+        gateway.stop();
+    }
+}
