@@ -149,10 +149,10 @@ pub async fn objects(store: &Arc<dyn ObjectStore>, image: &ImageName) -> Result<
 }
 
 /// Deletes an image and everything of it; an interrupted deletion is finished by another. `progress` is told how many
-/// objects of how many are gone.
+/// objects of how many are gone. Returns how many objects were deleted, the superblock included.
 ///
 /// # Errors
-/// `InUse` naming the owner unless `force`, `NotFound` if there is nothing, or what the store says.
+/// `InUse` naming the clones that need it, or the owner unless `force`, `NotFound` if there is nothing, or what the store says.
 pub async fn delete(
     store: &Arc<dyn ObjectStore>,
     name: &ImageName,
@@ -161,6 +161,12 @@ pub async fn delete(
 ) -> Result<usize> {
     match fence::load(&**store, name).await {
         Ok(known) => {
+            if !known.superblock.children.is_empty() {
+                let names: Vec<&str> =
+                    known.superblock.children.iter().map(|child| child.name.as_str()).collect();
+                let context = format!("image {name} is needed by its clones: {}", names.join(", "));
+                return Err(Error::new(ErrorKind::InUse, context));
+            }
             if let Some(owner) = known.superblock.owner.filter(|_| !force) {
                 let context = format!(
                     "image {name} is in use by {} (process {}, {}); close it there first, or force \
@@ -179,12 +185,12 @@ pub async fn delete(
         Err(error) => return Err(error),
     }
     // The superblock goes first: an image is there as a whole or not at all.
-    match store.delete(&name.superblock()).await {
-        Ok(()) => {}
-        Err(error) if error.kind() == StoreKind::NotFound => {}
+    let superblock = match store.delete(&name.superblock()).await {
+        Ok(()) => 1,
+        Err(error) if error.kind() == StoreKind::NotFound => 0,
         Err(error) => return Err(Error::store(format!("delete image {name}"), error)),
-    }
-    Ok(1 + delete_objects(store, name, progress).await?)
+    };
+    Ok(superblock + delete_objects(store, name, progress).await?)
 }
 
 async fn delete_objects(
