@@ -14,6 +14,7 @@ mod polling;
 mod shutdown;
 mod workers;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -42,7 +43,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
 fn start_log(settings: &Settings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.log)
         .map_err(|error| anyhow::anyhow!("log filter {:?}: {error}", settings.log))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for people; in a file they are noise.
+    subscriber.with_ansi(std::io::stderr().is_terminal()).init();
     Ok(())
 }
 

@@ -174,8 +174,16 @@ impl SimDir {
         let mut guard = file.media.lock();
         let media = &mut *guard;
         let at = (bit / 8) as usize % media.volatile.len();
-        for contents in [&mut media.volatile, &mut media.durable] {
-            contents[at] ^= 1 << (bit % 8);
+        let turn = 1 << (bit % 8);
+        media.volatile[at] ^= turn;
+        media.durable[at] ^= turn;
+        // Damage stays: a write that waits for its sync must not heal it.
+        for write in &mut media.unsynced {
+            if (write.offset..write.offset + write.data.len()).contains(&at) {
+                let mut data = write.data.to_vec();
+                data[at - write.offset] ^= turn;
+                write.data = data.into();
+            }
         }
         self.world.trace("flip", [at as u64, bit % 8, 0], format_args!("{name} byte {at}"));
         true

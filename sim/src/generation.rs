@@ -133,6 +133,10 @@ impl Generation {
             let error = match self.open_once(machine, takeover).await {
                 Ok(opened) => {
                     self.context.count(|coverage| coverage.takeovers += u64::from(takeover));
+                    if takeover && self.heritage.log_damaged {
+                        // A takeover accepts the loss of a log that cannot be read.
+                        self.lose_log();
+                    }
                     return Some(opened);
                 }
                 Err(error) => error,
@@ -159,8 +163,7 @@ impl Generation {
             ErrorKind::Corrupt if self.heritage.log_damaged => {
                 // Refused, as it should be. What the store has is all that is left.
                 context.count(|coverage| coverage.log_damage_refused += 1);
-                self.heritage.log_lost = true;
-                self.heritage.required = self.heritage.required.min(self.heritage.model.stored());
+                self.lose_log();
                 true
             }
             ErrorKind::Corrupt if context.is_damaged() => {
@@ -172,6 +175,11 @@ impl Generation {
                 false
             }
         }
+    }
+
+    fn lose_log(&mut self) {
+        self.heritage.log_lost = true;
+        self.heritage.required = self.heritage.required.min(self.heritage.model.stored());
     }
 
     /// True if the superblock names a log that is not on this machine.

@@ -148,7 +148,7 @@ impl SimStore {
         Arc::new(Connection {
             store: Arc::clone(self),
             epoch: AtomicU64::new(0),
-            view: Mutex::new(View { is_writer: true, fence_seen: None }),
+            view: Mutex::new(View { is_writer: true, wrote: false, fence_seen: None }),
         })
     }
 
@@ -342,6 +342,9 @@ pub(crate) struct Connection {
 struct View {
     /// The gateway is the image's writer, as far as the scenario knows.
     is_writer: bool,
+    /// The last request about the superblock was a put. A layer that retries reads back what became of it; what that
+    /// says never gets to the gateway.
+    wrote: bool,
     /// When the gateway was told of a superblock of a later term.
     fence_seen: Option<SimTime>,
 }
@@ -422,6 +425,13 @@ impl Connection {
         answer: impl FnOnce(&MemStore) -> Result<T>,
     ) -> Result<T> {
         let (store, world) = (&self.store, &self.store.world);
+        let is_superblock = name == store.image.superblock();
+        let after_put = {
+            let mut view = self.view.lock();
+            // Only a head ends the suspicion: the gateway itself sends one, a layer that retries does not.
+            view.wrote &= !(is_superblock && op == Op::Head);
+            view.wrote || !is_superblock
+        };
         let Some(at) = fate.lands else {
             world.wait_until(fate.answers).await;
             return Err(self.error(fate.error.unwrap_or(ErrorKind::Unavailable), op, name));
@@ -435,7 +445,7 @@ impl Connection {
             Some(kind) => Err(self.error(kind, op, name)),
             None => {
                 let ours = self.epoch.load(Ordering::Relaxed);
-                if op == Op::Get && ours > 0 && epoch > ours && name == store.image.superblock() {
+                if op == Op::Get && !after_put && ours > 0 && epoch > ours {
                     self.view.lock().fence_seen.get_or_insert(world.now());
                 }
                 answer
@@ -450,6 +460,9 @@ impl ObjectStore for Connection {
         let body = body.into_bytes();
         let crc = u64::from(crc32c::crc32c(&body));
         let fate = self.send("put", name, [body.len() as u64, crc], Op::Put);
+        if name == self.store.image.superblock() {
+            self.view.lock().wrote = true;
+        }
         let change = Change::Put { name: name.to_owned(), body, mode };
         let version = self.change(Op::Put, change, fate).await?;
         let version = version.expect("a put that is done has a version");

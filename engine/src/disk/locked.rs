@@ -14,6 +14,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Weak;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, FallocateFlags, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -41,6 +42,13 @@ impl fmt::Display for IoMode {
 
 /// Bytes of zeros in one write while a disk is made: enough for the full rate of an NVMe SSD.
 const FILL_BYTES: usize = 4 << 20;
+
+/// A file is called in use only after so long. What a process that was killed had in flight through io_uring holds its
+/// files, and so their locks, for a while after the process is gone; whoever restarts it at once must not be refused.
+const IN_USE_AFTER: Duration = Duration::from_secs(1);
+
+/// Pause between attempts to lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Suffix of a file under construction; with the dot in front no disk can be called like that.
 const CREATING: &str = ".creating";
@@ -99,6 +107,7 @@ fn in_mode(file: File, wanted: IoMode) -> io::Result<(File, IoMode)> {
 
 /// Opens the file that has the name `path` and locks it; `None` if there is none.
 fn lock_at(path: &Path) -> io::Result<Option<File>> {
+    let begun = Instant::now();
     loop {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let file = match rustix::fs::open(path, flags, Mode::empty()) {
@@ -106,7 +115,16 @@ fn lock_at(path: &Path) -> io::Result<Option<File>> {
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        lock(&file)?;
+        match lock(&file) {
+            Err(error)
+                if error.kind() == io::ErrorKind::ResourceBusy
+                    && begun.elapsed() < IN_USE_AFTER =>
+            {
+                std::thread::sleep(LOCK_PAUSE);
+                continue;
+            }
+            locked => locked?,
+        }
         if is_at(&file, path)? {
             return Ok(Some(file));
         }

@@ -45,6 +45,8 @@ pub(crate) struct Scan {
     pub(crate) records: Vec<Scanned>,
     /// Behind the last record that counts.
     pub(crate) end: LogMark,
+    /// A successful sync is known to cover all records before this page.
+    pub(crate) synced_page: u64,
 }
 
 /// Reads both superblock pages.
@@ -96,18 +98,19 @@ pub(crate) async fn scan(
         previous_crc: superblock.tail_previous_crc,
     };
     let mut records = Vec::new();
-    let mut epoch = Epoch(0);
+    let (mut epoch, mut synced_page) = (Epoch(0), superblock.tail_page);
     while let Some((header, crc)) = scanner.record_at(mark.page).await? {
         let follows = header.record == mark.record
             && header.page == mark.page
             && header.previous_crc == mark.previous_crc
             && header.epoch >= epoch
             && header.epoch <= superblock.epoch;
-        if !follows {
+        let pages = scanner.pages_of(&header);
+        if !follows || mark.page - superblock.tail_page + pages > superblock.ring_pages {
             break;
         }
         epoch = header.epoch;
-        let pages = scanner.pages_of(&header);
+        synced_page = synced_page.max(header.synced_page.min(mark.page));
         let end =
             LogMark { page: mark.page + pages, record: mark.record.next(), previous_crc: crc };
         if header.kind == RecordKind::Writes {
@@ -116,7 +119,28 @@ pub(crate) async fn scan(
         mark = end;
     }
     scanner.check_end(mark).await?;
-    Ok(Scan { records, end: mark })
+    Ok(Scan { records, end: mark, synced_page })
+}
+
+/// Writes the pages from `from` to `to` again, as they are. Pages that a failed sync lost read well until power goes, and
+/// no later sync covers them; whoever failed may not have had the time to say so.
+pub(crate) async fn rewrite(
+    log: &dyn Disk,
+    ring_pages: u64,
+    from: u64,
+    to: u64,
+) -> std::io::Result<()> {
+    let mut page = from;
+    while page < to {
+        let place = page % ring_pages;
+        let window = (WINDOW_BYTES / PAGE_LEN) as u64;
+        let pages = (to - page).min(ring_pages - place).min(window);
+        let offset = Ring::file_bytes(place);
+        let bytes = log.read_at(offset, pages as usize * PAGE_LEN).await?;
+        log.write_at(offset, bytes.freeze()).await?;
+        page += pages;
+    }
+    Ok(())
 }
 
 struct Scanner<'a> {
@@ -155,10 +179,6 @@ impl Scanner<'_> {
         let Some(first) = self.bytes(page, PAGE_LEN).await? else { return Ok(None) };
         let Ok(peek) = RecordHeader::peek(first) else { return Ok(None) };
         let RecordPeek { header_len, data_len } = peek;
-        let used = page - self.superblock.tail_page;
-        if used + peek.pages() > self.superblock.ring_pages {
-            return Ok(None);
-        }
         let (image, log, trust) = (self.superblock.image, self.superblock.log, self.trust_data);
         let whole = header_len + page_ceil(data_len);
         let Some(bytes) = self.bytes(page, whole).await? else { return Ok(None) };
@@ -219,8 +239,9 @@ impl Scanner<'_> {
                 continue;
             }
             let Some((header, _)) = self.record_at(page).await? else { continue };
-            let later = header.record > end.record && header.page == page;
-            if later && header.synced_page > end.page && header.epoch <= self.superblock.epoch {
+            // Also of a later lap or term: then it is the newer superblock that is damaged, and this one too old.
+            let is_here = header.page >= page && (header.page - page).is_multiple_of(ring);
+            if is_here && header.record > end.record && header.synced_page > end.page {
                 let context = format!(
                     "the write log {} is damaged at byte {}: record {} was durable and cannot be \
                      read; to go on without it and everything behind it, from what the store has, \

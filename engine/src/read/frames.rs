@@ -134,25 +134,45 @@ async fn fetch(
         );
         return Err(Error::new(ErrorKind::Corrupt, context));
     };
-    let stored = stored_range(frames);
-    let name = shared.name.numbered(place.seq);
-    let offset = u64::from(place.header_bytes) + stored.start;
-    let body = shared
-        .store
-        .get_range(&name, offset, stored.end - stored.start)
-        .await
-        .map_err(|error| unreadable(shared, place, error))?;
+    let body = match stored_bytes(shared, place, frames).await {
+        // The end of a truncated object must not cost the frames before it.
+        Err(error) if error.kind() == ErrorKind::Corrupt && frames.len() > 1 => {
+            stored_bytes(shared, place, &frames[..1]).await?
+        }
+        body => body?,
+    };
     Stats::add(&shared.stats.frames_fetched, frames.len() as u64);
     // Neighbours that were not asked for, and long runs, are scans as far as the SSD tier is concerned.
     let hint = if walking || wanted > 2 { Hint::Sequential } else { Hint::Random };
     let mut at = 0_usize;
     for (index, frame) in (first..).zip(frames) {
-        let bytes = body.slice(at..at + frame.stored_len as usize);
-        at += frame.stored_len as usize;
-        check_frame(frame, &bytes).map_err(|error| damaged(shared, place, frame, error))?;
+        let end = at + frame.stored_len as usize;
+        if end > body.len() {
+            break;
+        }
+        let bytes = body.slice(at..end);
+        match check_frame(frame, &bytes) {
+            // The answer ends before a damaged frame: it is an error for who asks for it, and for nobody else.
+            Err(_) if index > first => break,
+            checked => checked.map_err(|error| damaged(shared, place, frame, error))?,
+        }
         shared.cache.insert(key(shared, place, index), &bytes, hint);
+        at = end;
     }
-    Ok(body)
+    Ok(body.slice(..at))
+}
+
+/// The stored bytes of neighbouring frames.
+async fn stored_bytes(
+    shared: &Arc<Shared>,
+    place: &ObjectPlace,
+    frames: &[FrameInfo],
+) -> Result<Bytes> {
+    let stored = stored_range(frames);
+    let name = shared.name.numbered(place.seq);
+    let offset = u64::from(place.header_bytes) + stored.start;
+    let body = shared.store.get_range(&name, offset, stored.end - stored.start).await;
+    body.map_err(|error| unreadable(shared, place, error))
 }
 
 fn stored_range(frames: &[FrameInfo]) -> Range<u64> {

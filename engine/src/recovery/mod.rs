@@ -124,6 +124,7 @@ impl Volume {
 struct LogState {
     superblock: LogSuperblock,
     head: LogMark,
+    synced_page: u64,
     batches: VecDeque<Arc<Batch>>,
     last_write: WriteSeq,
     records: u64,
@@ -141,7 +142,7 @@ async fn replay_log(
     let trust = options.canary == Some(crate::options::Canary::TrustTornRecord);
     #[cfg(not(feature = "canary"))]
     let trust = false;
-    let Scan { records, end } = if claimed.resumed && !superblock.clean {
+    let Scan { records, end, synced_page } = if claimed.resumed && !superblock.clean {
         check_store_keeps(&superblock, store)?;
         scan::scan(&*claimed.log, &superblock, trust).await?
     } else {
@@ -150,13 +151,14 @@ async fn replay_log(
             record: superblock.tail_record,
             previous_crc: superblock.tail_previous_crc,
         };
-        Scan { records: Vec::new(), end }
+        Scan { records: Vec::new(), end, synced_page: end.page }
     };
     #[cfg(feature = "canary")]
     let records = forget_discards(records, options);
     let mut state = LogState {
         superblock,
         head: end,
+        synced_page,
         batches: VecDeque::new(),
         last_write: store.last_write,
         records: 0,
@@ -245,13 +247,16 @@ async fn start(
     let superblock = claimed.known.superblock.clone();
     let log_id = claimed.log_superblock.log;
     let term = Term::new(Arc::clone(&places.store), name.clone(), log_id, claimed.known);
+    let tail = log.batches.front().map_or(log.head, |batch| batch.begin);
     // What is replayed was perhaps not synced before the crash; it is readable from now on, so it must stay.
-    let sync_context = || format!("sync the log of image {name}");
-    claimed.log.sync().await.map_err(|error| Error::disk(sync_context(), error))?;
+    let (pages, from) = (log.superblock.ring_pages, log.synced_page.max(tail.page));
+    let rewrite_context = || format!("make the log of image {name} durable");
+    let rewritten = scan::rewrite(&*claimed.log, pages, from, log.head.page).await;
+    rewritten.map_err(|error| Error::disk(rewrite_context(), error))?;
+    claimed.log.sync().await.map_err(|error| Error::disk(rewrite_context(), error))?;
     let fence = Fence { epoch: term.epoch(), seq: store.next_object };
     term.update(|superblock| superblock.fence = fence).await?;
     recovered.leftovers = store.leftovers;
-    let tail = log.batches.front().map_or(log.head, |batch| batch.begin);
     let log_superblock = LogSuperblock {
         generation: log.superblock.generation + 1,
         epoch: term.epoch(),

@@ -350,7 +350,20 @@ struct Found {
     data: Option<(DataHeader, u32)>,
 }
 
-async fn header(store: &dyn ObjectStore, key: &str, size: u64) -> Result<Found> {
+/// Reads the header of a listed object. A gateway that was taken over and does not know it yet may replace a leftover
+/// between listing and reading: what looks damaged is judged by its size of now.
+async fn header(store: &dyn ObjectStore, key: &str, listed: u64) -> Result<Found> {
+    let found = header_of_size(store, key, listed).await;
+    if !found.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt) {
+        return found;
+    }
+    match store.head(key).await {
+        Ok(now) if now.size != listed => header_of_size(store, key, now.size).await,
+        _ => found,
+    }
+}
+
+async fn header_of_size(store: &dyn ObjectStore, key: &str, size: u64) -> Result<Found> {
     let read = |error| lost(format!("read object {key}"), error);
     let corrupt = |error| Error::corrupt(format!("object {key} is damaged"), error);
     let mut bytes = store.get_range(key, 0, size.min(HEADER_GUESS)).await.map_err(read)?;

@@ -23,7 +23,10 @@ fn connections_to_one_export_see_each_others_writes() {
     gateway.kill();
     let gateway = site.mount();
     let stamps = model::read_stamps(&mut gateway.client(), 0..64);
-    assert_eq!(stamps, (0..64).map(|page| if page < 8 { 192 + page } else { 128 + page }).collect::<Vec<_>>());
+    assert_eq!(
+        stamps,
+        (0..64).map(|page| if page < 8 { 192 + page } else { 128 + page }).collect::<Vec<_>>()
+    );
     gateway.stop();
 }
 

@@ -219,10 +219,14 @@ impl Gateway {
             .unwrap_or_else(|error| panic!("connect to {export}: {error:?}\n{}", self.log()))
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
+    /// For threads that only send signals.
+    pub(crate) fn process(&self) -> Pid {
         let pid = i32::try_from(self.child.id()).expect("a process id is small");
-        let pid = Pid::from_raw(pid).expect("a process id is not zero");
-        kill_process(pid, signal).expect("it is our child and was not waited for");
+        Pid::from_raw(pid).expect("a process id is not zero")
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.process(), signal).expect("it is our child and was not waited for");
     }
 
     /// Kills it without a warning.

@@ -69,9 +69,10 @@ fn a_stop_under_load_answers_everything_and_loses_nothing() {
         let stamps = model::read_stamps(&mut client, pages.clone());
         // Each writer goes round its pages; one write more may have been carried out without an answer.
         let state = |count: u64| {
-            (0..4096).map(move |page| (count + 4095 - page) / 4096).zip(0..).map(
-                |(rounds, page)| if rounds == 0 { 0 } else { (rounds - 1) * 4096 + page + 1 },
-            )
+            (0..4096)
+                .map(move |page| (count + 4095 - page) / 4096)
+                .zip(0..)
+                .map(|(rounds, page)| if rounds == 0 { 0 } else { (rounds - 1) * 4096 + page + 1 })
         };
         let fits = [written, written + 1].iter().any(|count| state(*count).eq(stamps.clone()));
         assert!(fits, "writer {writer} after {written} writes");

@@ -14,6 +14,7 @@ mod fio;
 mod gateway;
 mod idle;
 mod lifecycle;
+mod mixed;
 mod model;
 mod ownership;
 mod place;
