@@ -66,6 +66,13 @@ struct Piece {
     content: Content,
 }
 
+/// A batch holds at most this many times its target size in memory, overwritten data included.
+const RAW_FACTOR: usize = 2;
+
+/// Entries and pieces of a batch: the tables of its object must stay below the header limit, with a whole record of
+/// single sectors on top.
+const ROWS_MAX: usize = 200_000;
+
 /// Readers that may hold log space at one time; more wait their turn by looking again.
 const PINS_MAX: u32 = 1 << 20;
 
@@ -166,9 +173,11 @@ impl Batch {
         self.raw_bytes
     }
 
-    /// Entries and pieces together: what the object's tables may need.
-    pub(crate) fn row_count(&self) -> usize {
-        self.places.len() + self.pieces.len()
+    /// True if it should be sealed, for an object of about `target` bytes.
+    pub(crate) fn is_full(&self, target: usize) -> bool {
+        self.data_bytes() >= target
+            || self.raw_bytes >= RAW_FACTOR * target
+            || self.places.len() + self.pieces.len() >= ROWS_MAX
     }
 
     /// Calls `found` for each part of `range` that the batch holds and `missing` for the rest, in address order.

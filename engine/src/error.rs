@@ -32,7 +32,8 @@ pub enum ErrorKind {
     Full,
     /// The volume was closed, or is closing.
     Closed,
-    /// An operation on the SSD failed before. The volume refuses writes until it is opened anew and recovered.
+    /// An operation on the SSD failed before. The volume refuses everything until it is opened anew and recovered: what
+    /// it would read back may not be what it acknowledged.
     Failed,
     /// A name, size or option that is not possible.
     Invalid,

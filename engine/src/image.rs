@@ -31,7 +31,8 @@ pub struct NewImage {
     pub region_shift: Option<u8>,
 }
 
-/// Creates an image. Objects of a deleted image of that name that are still there are deleted first.
+/// Creates an image. Objects of a deleted image of that name may still be there: they carry another identity, count for
+/// nothing, and are replaced when their names are used.
 ///
 /// # Errors
 /// `Exists`, `Invalid` size, or what the store says.
@@ -75,7 +76,6 @@ pub async fn create(
         Err(error) if error.kind() == StoreKind::NotFound => {}
         Err(error) => return Err(Error::store(context(), error)),
     }
-    delete_objects(store, name, &mut |_, _| {}).await?;
     match store.put(&name.superblock(), body.into(), PutMode::Create).await {
         Ok(_) => Ok(superblock),
         Err(error) if error.kind() == StoreKind::AlreadyExists => Err(exists()),

@@ -213,6 +213,9 @@ impl Shared {
     /// Refuses everything from now on: an SSD that failed once may lie the second time, and a fenced writer must not
     /// acknowledge. Every waiter gets the error; the first failure is kept.
     pub(crate) fn fail(&self, error: &Error) {
+        let kind =
+            if error.kind() == ErrorKind::Fenced { ErrorKind::Fenced } else { ErrorKind::Failed };
+        let error = &error.clone().as_kind(kind);
         let (queue, waiters) = {
             let mut state = self.state.lock();
             if !matches!(state.phase, Phase::Failed(_)) {

@@ -28,6 +28,8 @@ pub(crate) struct Settings {
     pub(crate) flush: FlushPolicy,
     pub(crate) cache_ram: u64,
     pub(crate) cache_nvm: u64,
+    /// The size was asked for; otherwise a cache that is there keeps the size it has.
+    pub(crate) cache_nvm_given: bool,
     pub(crate) log_size: u64,
     pub(crate) batch_size: u64,
     pub(crate) batch_age: Duration,
@@ -151,6 +153,8 @@ impl Settings {
                 size(&flags.cache_ram, &file.cache_ram, "cache_ram", default)?
             }
         };
+        let cache_nvm_given =
+            flags.lsvd_cache_nvm.is_some() || flags.cache_nvm.is_some() || file.cache_nvm.is_some();
         let cache_nvm = match flags.lsvd_cache_nvm {
             Some(count) => gib("--lsvd_cache_nvm", count)?,
             None => {
@@ -172,6 +176,7 @@ impl Settings {
             flush: flush_policy(flags.flush.as_deref().or(file.flush.as_deref()))?,
             cache_ram,
             cache_nvm: cache_nvm / 4096 * 4096,
+            cache_nvm_given,
             log_size: size(&flags.log_size, &file.log_size, "log_size", log_default)? / 4096 * 4096,
             batch_size: size(&flags.batch_size, &file.batch_size, "batch_size", 8 << 20)?,
             batch_age: Duration::from_millis(batch_age),

@@ -301,6 +301,7 @@ impl<'a> Gateway<'a> {
         }
         self.cache.close().await;
         match failed {
+            Some(error) if error.kind() == ErrorKind::Fenced => Err(error.into()),
             Some(error) => Err(error).context("close an image; the next start recovers it"),
             None => Ok(()),
         }
@@ -314,7 +315,8 @@ fn file_dir(path: &Path) -> anyhow::Result<FileDir> {
     FileDir::open_path(path, IoMode::Direct).with_context(context)
 }
 
-/// The read cache's file: kept if it has the configured size, else made anew.
+/// The read cache's file: kept unless another size is asked for. The default size follows the free space, which is never
+/// the same twice.
 async fn open_cache_file(settings: &Settings) -> anyhow::Result<Option<Arc<dyn Disk>>> {
     if settings.cache_nvm == 0 {
         return Ok(None);
@@ -324,7 +326,7 @@ async fn open_cache_file(settings: &Settings) -> anyhow::Result<Option<Arc<dyn D
     let context =
         || format!("open the read cache of {} in {}", size(), settings.cache_dir.display());
     if let Some(disk) = dir.open(CACHE_FILE).await.with_context(context)? {
-        if disk.len() == settings.cache_nvm {
+        if disk.len() == settings.cache_nvm || !settings.cache_nvm_given {
             return Ok(Some(disk));
         }
         drop(disk);

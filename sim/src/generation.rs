@@ -130,13 +130,13 @@ impl Generation {
             let takeover = takeover || self.random.u8(0..10) == 0;
             let durable = self.context.store.durable_write().0 as usize;
             self.heritage.model.store(durable);
+            if takeover && self.heritage.log_damaged {
+                // A takeover accepts the loss of a log that cannot be read, even if it fails later.
+                self.lose_log();
+            }
             let error = match self.open_once(machine, takeover).await {
                 Ok(opened) => {
                     self.context.count(|coverage| coverage.takeovers += u64::from(takeover));
-                    if takeover && self.heritage.log_damaged {
-                        // A takeover accepts the loss of a log that cannot be read.
-                        self.lose_log();
-                    }
                     return Some(opened);
                 }
                 Err(error) => error,

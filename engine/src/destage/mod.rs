@@ -149,6 +149,11 @@ impl Destager {
         let opened = state.open.as_ref()?.opened;
         let due = opened + self.shared.options.batch_age;
         let closing = matches!(state.phase, Phase::Closing);
+        // While batches wait for an upload, age alone makes none of them smaller and all of them more.
+        let waiting = state.sealed.len() > state.uploading;
+        if waiting && !state.seal_now && !closing {
+            return None;
+        }
         if state.seal_now || closing || due <= Instant::now() {
             state.seal();
             return None;

@@ -1,7 +1,7 @@
 //! The tail of the write log: moved when an object is retired, and durable before the space behind it is used again.
 //!
-//! Crash: the two superblock pages are written in turn, each followed by a sync. Lost or torn, the other one still
-//! points at a record that was not overwritten, because space is freed only after the sync.
+//! Crash: the two superblock pages are written in turn, each followed by a sync. Whichever is lost, torn or damaged, the
+//! other one still points at a record that was not overwritten: space is freed only up to the older of the two tails.
 
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ use crate::state::Shared;
 #[derive(Debug)]
 pub(crate) struct Tail {
     superblock: LogSuperblock,
+    /// The tail in the older of the two copies.
+    older_tail: u64,
 }
 
 /// Writes a log superblock to the page whose turn it is, and syncs.
@@ -33,8 +35,15 @@ pub(crate) async fn write_superblock(
 }
 
 impl Tail {
-    pub(crate) fn new(superblock: LogSuperblock) -> Self {
-        Self { superblock }
+    /// Writes both copies, so that neither says anything of before.
+    pub(crate) async fn start(
+        log: &dyn Disk,
+        mut superblock: LogSuperblock,
+    ) -> std::io::Result<Self> {
+        write_superblock(log, &superblock).await?;
+        superblock.generation += 1;
+        write_superblock(log, &superblock).await?;
+        Ok(Self { superblock, older_tail: superblock.tail_page })
     }
 
     /// The records of `batch` are not needed any more, once no reader uses them.
@@ -45,6 +54,7 @@ impl Tail {
         object: ObjectSeq,
     ) -> Result<()> {
         batch.unpinned().await;
+        self.older_tail = self.superblock.tail_page;
         self.superblock.tail_page = batch.end.page;
         self.superblock.tail_record = batch.end.record;
         self.superblock.tail_previous_crc = batch.end.previous_crc;
@@ -58,7 +68,7 @@ impl Tail {
         let freed = {
             let mut state = shared.state.lock();
             let before = state.ring.used();
-            state.ring.free_to(batch.end.page);
+            state.ring.free_to(self.older_tail);
             (before - state.ring.used()) * PAGE_BYTES
         };
         shared.admission.freed(freed, Instant::now());

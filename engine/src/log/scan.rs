@@ -227,32 +227,52 @@ impl Scanner<'_> {
         }
     }
 
-    /// Looks behind the end for a record that says that more was durable.
+    /// The header of a record at a position, if there is a whole one of this image and log. Its data is not looked at:
+    /// what the header says of other records is as good without it.
+    async fn header_at(&mut self, page: u64) -> Result<Option<RecordHeader>> {
+        let Some(first) = self.bytes(page, PAGE_LEN).await? else { return Ok(None) };
+        let Ok(peek) = RecordHeader::peek(first) else { return Ok(None) };
+        let Some(bytes) = self.bytes(page, peek.header_len).await? else { return Ok(None) };
+        let Ok((header, _)) = RecordHeader::decode(bytes) else { return Ok(None) };
+        let ours = header.image == self.superblock.image && header.log == self.superblock.log;
+        Ok(ours.then_some(header))
+    }
+
+    /// Looks behind the end for a record that says that more was durable. Later records are followed one by one for as
+    /// far as they go: the first that was written after a sync may be far behind.
     async fn check_end(&mut self, end: LogMark) -> Result<()> {
-        // The record at the end, whole, and one behind it.
+        // The record at the end, whole, and one behind it: so far the next one may be away.
         let span = ((RECORD_HEADER_MAX + RECORD_DATA_MAX) as u64 / PAGE_BYTES) * 2;
         let ring = self.superblock.ring_pages;
-        let behind = (end.page + span).min(self.superblock.tail_page + ring);
-        for page in end.page..behind {
-            let Some(first) = self.bytes(page, PAGE_LEN).await? else { continue };
-            if RecordHeader::peek(first).is_err() {
-                continue;
-            }
-            let Some((header, _)) = self.record_at(page).await? else { continue };
+        let behind = self.superblock.tail_page + ring;
+        let (mut page, mut seen) = (end.page, end.page);
+        while page < behind && page - seen <= span {
             // Also of a later lap or term: then it is the newer superblock that is damaged, and this one too old.
-            let is_here = header.page >= page && (header.page - page).is_multiple_of(ring);
-            if is_here && header.record > end.record && header.synced_page > end.page {
-                let context = format!(
-                    "the write log {} is damaged at byte {}: record {} was durable and cannot be \
-                     read; to go on without it and everything behind it, from what the store has, \
-                     take the image over",
-                    self.log.describe(),
-                    Ring::file_bytes(end.page % ring),
-                    end.record
-                );
-                return Err(Error::new(ErrorKind::Corrupt, context));
+            let later = self.header_at(page).await?.filter(|header| {
+                let is_here = header.page >= page && (header.page - page).is_multiple_of(ring);
+                is_here && header.record > end.record
+            });
+            let Some(header) = later else {
+                page += 1;
+                continue;
+            };
+            if header.synced_page > end.page {
+                return Err(self.damaged(end));
             }
+            seen = page;
+            page += self.pages_of(&header);
         }
         Ok(())
+    }
+
+    fn damaged(&self, end: LogMark) -> Error {
+        let context = format!(
+            "the write log {} is damaged at byte {}: record {} was durable and cannot be read; to \
+             go on without it and everything behind it, from what the store has, take the image over",
+            self.log.describe(),
+            Ring::file_bytes(end.page % self.superblock.ring_pages),
+            end.record
+        );
+        Error::new(ErrorKind::Corrupt, context)
     }
 }

@@ -41,12 +41,6 @@ const FLUSH_STREAK: u32 = 2;
 /// Data that must wait before a record is started behind one that is still on its way.
 const FLIGHT_BYTES_MIN: usize = 256 << 10;
 
-/// A batch holds at most this many times its target size in memory, overwritten data included.
-const RAW_FACTOR: usize = 2;
-
-/// Entries and pieces of a batch: the tables of its object must stay below the header limit.
-const BATCH_ROWS_MAX: usize = 200_000;
-
 /// A record on its way.
 struct Flight {
     write: DiskFuture<()>,
@@ -287,6 +281,7 @@ impl Writer {
     fn apply(&mut self) {
         let Some(flight) = self.flight.pop_front() else { return };
         let mut acknowledged = Vec::with_capacity(flight.writes.len());
+        let target = self.shared.options.batch_bytes;
         let sealed = {
             let mut state = self.shared.state.lock();
             state.applied_page = flight.end.page;
@@ -311,7 +306,7 @@ impl Writer {
                     acknowledged.push((queued.reply, queued.write));
                 }
             }
-            let full = state.open.as_ref().is_some_and(|batch| self.is_full(batch));
+            let full = state.open.as_ref().is_some_and(|batch| batch.is_full(target));
             let was_empty = state.open.as_ref().is_some_and(|batch| batch.begin == flight.begin);
             if full {
                 state.seal();
@@ -322,13 +317,6 @@ impl Writer {
             self.shared.destage_wake.notify_one();
         }
         acknowledge(acknowledged);
-    }
-
-    fn is_full(&self, batch: &Batch) -> bool {
-        let target = self.shared.options.batch_bytes;
-        batch.data_bytes() >= target
-            || batch.raw_bytes() >= RAW_FACTOR * target
-            || batch.row_count() >= BATCH_ROWS_MAX
     }
 
     fn start_sync(&mut self) {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use lsvd_common::ids::ObjectSeq;
-use lsvd_common::units::{SectorRange, Sectors};
+use lsvd_common::units::{Sector, SectorRange, Sectors};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::batch::{Batch, Content};
@@ -42,75 +42,73 @@ pub(crate) struct ObjectPlace {
 
 /// Looks a range up, newest first.
 pub(crate) fn plan(state: &State, range: SectorRange) -> Vec<Piece> {
-    let mut pieces = Vec::with_capacity(1);
-    let Some(open) = &state.open else {
-        plan_sealed(state, state.sealed.len(), range, &mut pieces);
-        return pieces;
-    };
-    let mut found = Vec::new();
-    // The open batch always has its data in memory: only sealed batches give it back.
-    overlay(open, range, &mut found, &mut |index, skip, range| {
-        open.in_ram(index, skip, range.len).map(Piece::Ram)
-    });
-    for part in found {
-        match part {
-            Ok(piece) => pieces.push(piece),
-            Err(range) => plan_sealed(state, state.sealed.len(), range, &mut pieces),
-        }
+    if state.open.is_none() && state.sealed.is_empty() {
+        return map_pieces(state, range).map(|(_, piece)| piece).collect();
     }
-    pieces
+    let mut plan = Plan { pieces: Vec::new(), gaps: vec![range] };
+    if let Some(open) = &state.open {
+        // The open batch always has its data in memory: only sealed batches give it back.
+        plan.layer(open, &mut |index, skip, range| {
+            open.in_ram(index, skip, range.len).map(Piece::Ram)
+        });
+    }
+    for batch in state.sealed.iter().rev() {
+        if plan.gaps.is_empty() {
+            break;
+        }
+        plan.layer(batch, &mut |index, skip, range| {
+            if let Some(data) = batch.in_ram(index, skip, range.len) {
+                return Some(Piece::Ram(data));
+            }
+            let pin = batch.pin()?;
+            Some(Piece::Log { batch: Arc::clone(batch), index, skip, len: range.len, _pin: pin })
+        });
+    }
+    let Plan { mut pieces, gaps } = plan;
+    for gap in gaps {
+        pieces.extend(map_pieces(state, gap));
+    }
+    pieces.sort_unstable_by_key(|(start, _)| *start);
+    pieces.into_iter().map(|(_, piece)| piece).collect()
 }
-
-/// A piece, or a range that the level below must answer.
-type Found = std::result::Result<Piece, SectorRange>;
 
 /// Where part of an entry's data is: its index, the sectors to skip, and the range on the image.
 type DataOf<'a> = dyn FnMut(u32, u32, SectorRange) -> Option<Piece> + 'a;
 
-fn overlay(batch: &Batch, range: SectorRange, out: &mut Vec<Found>, data: &mut DataOf<'_>) {
-    let out = std::cell::RefCell::new(out);
-    batch.overlay(
-        range,
-        &mut |range, content| {
-            let piece = match content {
-                Content::Hole => Piece::Hole(range.len),
-                Content::Entry { index, skip } => {
-                    data(index, skip, range).expect("a batch has its data in memory or in the log")
-                }
-            };
-            out.borrow_mut().push(Ok(piece));
-        },
-        &mut |range| out.borrow_mut().push(Err(range)),
-    );
+/// A plan in the making.
+struct Plan {
+    pieces: Vec<(Sector, Piece)>,
+    /// What the layers so far do not answer.
+    gaps: Vec<SectorRange>,
 }
 
-/// Answers a range from the sealed batches below `level`, then the map.
-fn plan_sealed(state: &State, level: usize, range: SectorRange, out: &mut Vec<Piece>) {
-    let Some(below) = level.checked_sub(1) else {
-        plan_map(state, range, out);
-        return;
-    };
-    let batch = &state.sealed[below];
-    let mut found = Vec::new();
-    overlay(batch, range, &mut found, &mut |index, skip, range| {
-        if let Some(data) = batch.in_ram(index, skip, range.len) {
-            return Some(Piece::Ram(data));
+impl Plan {
+    /// Lets a batch answer what it can.
+    fn layer(&mut self, batch: &Batch, data: &mut DataOf<'_>) {
+        let mut left = Vec::with_capacity(self.gaps.len());
+        for gap in std::mem::take(&mut self.gaps) {
+            batch.overlay(
+                gap,
+                &mut |range, content| {
+                    let piece = match content {
+                        Content::Hole => Piece::Hole(range.len),
+                        Content::Entry { index, skip } => data(index, skip, range)
+                            .expect("a batch has its data in memory or in the log"),
+                    };
+                    self.pieces.push((range.start, piece));
+                },
+                &mut |range| left.push(range),
+            );
         }
-        let pin = batch.pin()?;
-        Some(Piece::Log { batch: Arc::clone(batch), index, skip, len: range.len, _pin: pin })
-    });
-    for piece in found {
-        match piece {
-            Ok(piece) => out.push(piece),
-            Err(range) => plan_sealed(state, below, range, out),
-        }
+        self.gaps = left;
     }
 }
 
-fn plan_map(state: &State, range: SectorRange, out: &mut Vec<Piece>) {
-    for piece in state.map.lookup(range) {
-        let len = piece.range.len;
-        out.push(match piece.at {
+/// What the map says of a range.
+fn map_pieces(state: &State, range: SectorRange) -> impl Iterator<Item = (Sector, Piece)> {
+    state.map.lookup(range).map(|found| {
+        let len = found.range.len;
+        let piece = match found.at {
             None => Piece::Hole(len),
             Some(at) => {
                 let row = state.table.row(at.slot);
@@ -122,8 +120,9 @@ fn plan_map(state: &State, range: SectorRange, out: &mut Vec<Piece>) {
                 };
                 Piece::Object { place, len }
             }
-        });
-    }
+        };
+        (found.range.start, piece)
+    })
 }
 
 /// Zeros that every hole shares.

@@ -155,10 +155,9 @@ fn in_use(
         }
     };
     let context = format!(
-        "image {name} is in use by {} (process {}, write log {} in {}, since {} ms after \
-         1970){here}. If that gateway is gone for good, take the image over: what it had not sent \
+        "image {name} is in use by {} (process {}, write log {} in {}){here}. If that gateway is gone for good, take the image over: what it had not sent \
          to the store is then lost",
-        owner.host, owner.pid, owner.log, owner.place, owner.claimed_ms
+        owner.host, owner.pid, owner.log, owner.place
     );
     Error::new(ErrorKind::InUse, context)
 }

@@ -16,7 +16,7 @@ use lsvd_common::ids::{LogId, ObjectSeq, RecordSeq, WriteSeq};
 use lsvd_common::log::header::LogSuperblock;
 use lsvd_common::name::ImageName;
 use lsvd_common::object::superblock::Fence;
-use lsvd_common::units::{PAGE_BYTES, Sectors};
+use lsvd_common::units::{PAGE_BYTES, PAGE_LEN, Sectors};
 use lsvd_store::ObjectStore;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -27,9 +27,9 @@ use crate::admission::Admission;
 use crate::batch::{Batch, LogMark};
 use crate::cache::{ReadCache, SingleFlight};
 use crate::destage::checkpoint::Progress;
-use crate::destage::tail::{Tail, write_superblock};
+use crate::destage::tail::Tail;
 use crate::destage::{Destager, tail};
-use crate::disk::{BufPool, Disk, DiskDir};
+use crate::disk::{AlignedBuf, BufPool, Disk, DiskDir};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence::Term;
 use crate::log::ring::Ring;
@@ -179,7 +179,7 @@ async fn replay_log(
         state.bytes += replay_record(open, record, claimed.known.superblock.size)?;
         state.records += 1;
         state.last_write = record.last_write;
-        if open.data_bytes() >= options.batch_bytes || open.raw_bytes() >= 2 * options.batch_bytes {
+        if open.is_full(options.batch_bytes) {
             state.batches.extend(batch.take().map(Arc::new));
         }
     }
@@ -248,6 +248,7 @@ async fn start(
     let log_id = claimed.log_superblock.log;
     let term = Term::new(Arc::clone(&places.store), name.clone(), log_id, claimed.known);
     let tail = log.batches.front().map_or(log.head, |batch| batch.begin);
+    forget_torn_record(&*claimed.log, &log, name).await?;
     // What is replayed was perhaps not synced before the crash; it is readable from now on, so it must stay.
     let (pages, from) = (log.superblock.ring_pages, log.synced_page.max(tail.page));
     let rewrite_context = || format!("make the log of image {name} durable");
@@ -268,8 +269,8 @@ async fn start(
         clean: false,
         ..log.superblock
     };
-    write_superblock(&*claimed.log, &log_superblock)
-        .await
+    let tail_task = Tail::start(&*claimed.log, log_superblock).await;
+    let tail_task = tail_task
         .map_err(|error| Error::disk(format!("write the log superblock of image {name}"), error))?;
     let ring = Ring::new(log_superblock.ring_pages, log.head, tail.page);
     let next_object = store.next_object;
@@ -321,13 +322,28 @@ async fn start(
         stats: Stats::default(),
         options,
     });
-    let tail = Tail::new(log_superblock);
-    let destager = Destager::new(Arc::clone(&shared), next_object, tail, progress);
+    let destager = Destager::new(Arc::clone(&shared), next_object, tail_task, progress);
     let tasks = Tasks {
         writer: shared.options.home.spawn(writer::run(Arc::clone(&shared))),
         destager: shared.options.backend.spawn(destager.run()),
     };
     Ok((shared, tasks))
+}
+
+/// Destroys what is left of a record at the end of the log. Its header may be whole and only its data torn: a record
+/// written over it later, and torn in its header, could complete it, and a write would appear that this term read as not
+/// there.
+async fn forget_torn_record(log: &dyn Disk, state: &LogState, name: &ImageName) -> Result<()> {
+    let LogSuperblock { tail_page, ring_pages, .. } = state.superblock;
+    if state.head.page - tail_page >= ring_pages {
+        // The ring is full: the page at its end is the first of a record that counts.
+        return Ok(());
+    }
+    let offset = Ring::file_bytes(state.head.page % ring_pages);
+    let zeros = AlignedBuf::zeroed(PAGE_LEN).freeze();
+    log.write_at(offset, zeros).await.map_err(|error| {
+        Error::disk(format!("write to the log of image {name} at byte {offset}"), error)
+    })
 }
 
 /// Makes a new, empty log.

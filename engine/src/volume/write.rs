@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lsvd_common::ids::WriteSeq;
+use lsvd_common::limits::RECORD_ENTRIES_MAX;
 use lsvd_common::units::{PAGE_BYTES, SECTOR_BYTES, SectorRange, Sectors};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
@@ -20,6 +21,12 @@ use crate::volume::Volume;
 
 /// Bytes that wait for the log at one time; callers beyond wait for their turn.
 const QUEUED_BYTES_MAX: usize = 32 << 20;
+
+/// Writes that wait for the log at one time: two full records of discards.
+const QUEUED_MAX: usize = 2 * RECORD_ENTRIES_MAX;
+
+/// What a discard counts for in admission: its entry in a record, and its share of the rest.
+const DISCARD_COST: u64 = 64;
 
 /// A waiter for log space looks again at least this often.
 const SPACE_WAIT: Duration = Duration::from_millis(100);
@@ -160,7 +167,7 @@ impl Volume {
     ) -> Result<oneshot::Receiver<Result<WriteSeq>>> {
         let bytes = match &action {
             Action::Write(data) => data.len() as u64,
-            Action::Discard => 0,
+            Action::Discard => DISCARD_COST,
         };
         if !self.has_room(bytes)? {
             self.admit(bytes).await?;
@@ -187,8 +194,7 @@ impl Volume {
         if let Some(error) = state.refusal() {
             return Err(error);
         }
-        let queue = state.queued_bytes as u64 + bytes <= QUEUED_BYTES_MAX as u64;
-        Ok(queue && self.shared.admission.is_open(fill(&state)))
+        Ok(has_place(&state, bytes) && self.shared.admission.is_open(fill(&state)))
     }
 
     /// Waits, in the order of calls, until a write may be queued.
@@ -206,8 +212,7 @@ impl Volume {
                     return Err(error);
                 }
                 let fill = fill(&state);
-                let queue = state.queued_bytes as u64 + bytes > QUEUED_BYTES_MAX as u64;
-                (fill, queue || fill.used + 2 * bytes >= fill.capacity)
+                (fill, !has_place(&state, bytes) || fill.used + 2 * bytes >= fill.capacity)
             };
             if full && fill.used > 0 {
                 drop(timeout(SPACE_WAIT, space).await);
@@ -237,6 +242,11 @@ impl Volume {
             })),
         }
     }
+}
+
+/// True if the queue takes another write.
+fn has_place(state: &State, bytes: u64) -> bool {
+    state.queued_bytes as u64 + bytes <= QUEUED_BYTES_MAX as u64 && state.queue.len() < QUEUED_MAX
 }
 
 /// How full the log is or is about to be.
