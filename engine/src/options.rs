@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lsvd_common::ids::Uuid;
-use lsvd_common::limits::{OBJECT_PAYLOAD_MAX, RECORD_DATA_MAX};
+use lsvd_common::limits::{OBJECT_PAYLOAD_MAX, RECORD_DATA_MAX, RING_PAGES_MAX};
 use lsvd_common::units::PAGE_BYTES;
 use tokio::runtime::Handle;
 
@@ -140,6 +140,9 @@ impl VolumeOptions {
         }
         if self.batch_bytes == 0 || self.batch_bytes + record > OBJECT_PAYLOAD_MAX {
             return Err(invalid("the batch size must be above 0 and at most 20 MiB"));
+        }
+        if self.log_bytes / PAGE_BYTES > RING_PAGES_MAX {
+            return Err(invalid("the write log must not be larger than 16 TiB"));
         }
         if self.log_bytes < 4 * self.batch_bytes as u64 {
             return Err(invalid("the write log must hold at least four batches"));

@@ -56,7 +56,8 @@ pub(crate) fn run_some(words: &[String]) -> anyhow::Result<()> {
 
 /// Counts the tests of one run of cargo with libtest.
 pub(crate) fn libtest(words: &[&str]) -> anyhow::Result<Counts> {
-    let (text, succeeded) = tee(cargo(["test", "--locked", "--quiet", "--no-fail-fast"]).args(words))?;
+    let (text, succeeded) =
+        tee(cargo(["test", "--locked", "--quiet", "--no-fail-fast"]).args(words))?;
     let mut counts = libtest_counts(&text);
     // It did not get as far as a summary, as when a test does not compile.
     if !succeeded && counts.failed == 0 {

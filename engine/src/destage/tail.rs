@@ -61,9 +61,25 @@ impl Tail {
         self.superblock.retired_object = object;
         self.superblock.retired_write = batch.last_write;
         self.store(shared).await?;
+        self.free(shared);
+        // What only the older copy keeps would come free with the next batch. In a log that is full of it there is none.
+        let is_stuck = {
+            let state = shared.state.lock();
+            state.sealed.is_empty() && state.ring.used() * 2 >= state.ring.pages()
+        };
+        if is_stuck {
+            self.older_tail = self.superblock.tail_page;
+            self.store(shared).await?;
+            self.free(shared);
+        }
+        Ok(())
+    }
+
+    /// Frees what neither copy points at.
+    fn free(&self, shared: &Arc<Shared>) {
         #[cfg(feature = "canary")]
         if shared.options.canary == Some(crate::options::Canary::TailBeforeRetire) {
-            return Ok(());
+            return;
         }
         let freed = {
             let mut state = shared.state.lock();
@@ -75,7 +91,6 @@ impl Tail {
         shared.space.notify_waiters();
         // A record may wait for space.
         shared.log_wake.notify_one();
-        Ok(())
     }
 
     /// Marks the log clean: nothing in it is needed.

@@ -17,6 +17,7 @@ use lsvd_common::object::data::DataHeader;
 use lsvd_common::object::map_part::{SectionKey, check_section, decode_region, decode_table};
 use lsvd_common::object::prefix::{self, ObjectId, ObjectKind, check_place};
 use lsvd_common::object::superblock::{CheckpointName, Superblock};
+use lsvd_common::units::Sector;
 use lsvd_store::{ErrorKind as StoreKind, ObjectStore};
 use tokio::task::JoinHandle;
 
@@ -113,17 +114,21 @@ impl Reader<'_> {
                     let (image, error_text) = (self.name, error.report());
                     tracing::warn!(%image, checkpoint = %named.seq, error = error_text,
                         "a checkpoint is damaged; recovery starts from an earlier one");
-                    damage = Some(error);
+                    damage = Some(error.as_kind(ErrorKind::Corrupt));
                 }
                 Err(error) => return Err(error),
             }
         }
-        match damage {
-            Some(error) if self.superblock.floor > ObjectSeq(1) => {
-                Err(error.as_kind(ErrorKind::Corrupt))
-            }
-            _ => Ok(self.empty()),
+        if self.superblock.floor > ObjectSeq(1) {
+            return Err(damage.unwrap_or_else(|| {
+                let context = format!(
+                    "image {} has no checkpoint, and objects from its beginning were deleted",
+                    self.name
+                );
+                Error::new(ErrorKind::Corrupt, context)
+            }));
         }
+        Ok(self.empty())
     }
 
     async fn load(&self, named: &CheckpointName) -> Result<StoreState> {
@@ -179,10 +184,11 @@ impl Reader<'_> {
                 Error::new(ErrorKind::Corrupt, context)
             })?;
             let behind = extent.offset + extent.len;
-            let fits = behind <= state.table.row(slot).payload;
+            let in_image = extent.start + extent.len <= Sector(self.superblock.size.0);
+            let fits = in_image && behind <= state.table.row(slot).payload;
             let offset = u32::try_from(extent.offset.0).ok().filter(|_| fits);
-            let offset =
-                offset.ok_or_else(|| corrupt(DecodeError::range("extent in its object", 0)))?;
+            let offset = offset
+                .ok_or_else(|| corrupt(DecodeError::range("extent in image and object", 0)))?;
             entries.push((extent.start, extent.len, Location { slot, offset }));
         }
         state.map.load_region(index, entries).map_err(|error| {

@@ -427,11 +427,14 @@ fn damaged_cache_frames_are_dropped_and_fetched_again() {
     let damaged = damage_cache(&cache);
     assert!(damaged > 8, "{damaged} frames were in the cache");
     // What it claims to have after a restart is checked before it is believed.
+    let gateway = site.mount();
+    read_all(&mut gateway.client());
+    read_all(&mut gateway.client());
+    gateway.stop();
+    // And what was right before is checked on every read.
     let mut gateway = site.mount();
     gateway.expect_trouble("read cache dropped a damaged frame");
     read_all(&mut gateway.client());
-    read_all(&mut gateway.client());
-    // And what was right before is checked on every read.
     assert!(damage_cache(&cache) > 8);
     read_all(&mut gateway.client());
     let log = gateway.stop();

@@ -99,11 +99,11 @@ fn memory_stays_below_the_cache_and_a_hundred_mib() {
     let Some(fio) = tools::find("fio") else { return };
     let site = Site::new().with_defaults();
     let gateway = site.new_image("10g");
-    for rw in ["randwrite", "randread"] {
+    for rw in ["randwrite", "randread", "randwrite"] {
         let mut command = Command::new(&fio);
         command.current_dir(site.path(""));
         command.args(["--name=load", "--ioengine=nbd", "--bs=4k", "--iodepth=32", "--size=10g"]);
-        command.args(["--time_based", "--runtime=8", &format!("--rw={rw}")]);
+        command.args(["--time_based", "--runtime=6", &format!("--rw={rw}")]);
         tools::run(command.arg(format!("--uri={}", gateway.uri(IMAGE))));
     }
     let (resident, cache) = (resident_bytes(&gateway), cache_ram(&gateway));
