@@ -55,8 +55,8 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
 
 /// Runs a command that must succeed. Returns its standard output.
 pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
-    let context = || format!("run {}", show(command));
-    let output = Command::output(command).with_context(|| context())?;
+    let output = Command::output(command);
+    let output = output.with_context(|| format!("run {}", show(command)))?;
     if !output.status.success() {
         bail!(
             "{}: {}\n{}{}",
@@ -71,17 +71,17 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
 
 /// Runs a command and shows its standard output as it comes. Returns it, and whether the command succeeded.
 pub(crate) fn tee(command: &mut Command) -> anyhow::Result<(String, bool)> {
-    let context = format!("run {}", show(command));
-    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| context.clone())?;
+    let child = command.stdout(Stdio::piped()).spawn();
+    let mut child = child.with_context(|| format!("run {}", show(command)))?;
     let stdout = child.stdout.take().expect("it is piped");
     let mut text = String::new();
     for line in BufReader::new(stdout).lines() {
-        let line = line.with_context(|| context.clone())?;
+        let line = line.with_context(|| format!("output of {}", show(command)))?;
         println!("{line}");
         text.push_str(&line);
         text.push('\n');
     }
-    let status = child.wait().with_context(|| context)?;
+    let status = child.wait().with_context(|| format!("wait for {}", show(command)))?;
     Ok((text, status.success()))
 }
 
