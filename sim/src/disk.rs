@@ -119,12 +119,8 @@ enum Pending {
 
 impl SimDir {
     pub(crate) fn new(world: &Arc<SimWorld>, place: &str) -> Arc<Self> {
-        let shared = Shared {
-            random: world.fork(),
-            rates: DiskRates::CALM,
-            operations: 0,
-            errors: 0,
-        };
+        let shared =
+            Shared { random: world.fork(), rates: DiskRates::CALM, operations: 0, errors: 0 };
         Arc::new(Self {
             world: Arc::clone(world),
             place: place.to_owned(),
@@ -270,11 +266,7 @@ impl DiskDir for SimDir {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
             let contents = vec![0; len as usize];
-            let media = Media {
-                volatile: contents.clone(),
-                durable: contents,
-                ..Media::default()
-            };
+            let media = Media { volatile: contents.clone(), durable: contents, ..Media::default() };
             let mut file = File { media: Arc::new(Mutex::new(media)), handle: Weak::new() };
             let disk = self.hand_out(name, &mut file);
             files.insert(name.to_owned(), file);
@@ -548,7 +540,11 @@ enum Keep {
     /// Each sector on its own.
     Sectors(f64),
     /// Each write as a whole.
-    Writes { share: f64, index: usize, kept: bool },
+    Writes {
+        share: f64,
+        index: usize,
+        kept: bool,
+    },
     /// The first so many sectors.
     Prefix(usize),
     AllBut(usize),

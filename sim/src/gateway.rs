@@ -289,8 +289,9 @@ impl Gateway {
                 self.context.count(|coverage| coverage.reads += 1);
                 let checked = self.model.lock().end_read(&check, &data);
                 if let Err(wrong) = checked {
-                    let text = format_args!("a read of {start}+{len} returned wrong bytes: {wrong}")
-                        .to_string();
+                    let text =
+                        format_args!("a read of {start}+{len} returned wrong bytes: {wrong}")
+                            .to_string();
                     self.context.violation(format_args!("{text}"));
                     return false;
                 }

@@ -331,11 +331,14 @@ impl Generation {
                     data.chunks(512).zip(at..).map(|(bytes, sector)| stamp_of(bytes, sector)),
                 ),
                 // Reported as damaged, which is right if it is.
-                None => found.extend(expected[at as usize..][..len as usize].iter().map(|s| Some(*s))),
+                None => {
+                    found.extend(expected[at as usize..][..len as usize].iter().map(|s| Some(*s)))
+                }
             }
             at += len;
         }
-        let wrong = found.iter().zip(&expected).position(|(found, expected)| *found != Some(*expected));
+        let wrong =
+            found.iter().zip(&expected).position(|(found, expected)| *found != Some(*expected));
         let Some(sector) = wrong else { return Ok(()) };
         let known: Option<Vec<Stamp>> = found.iter().copied().collect();
         let like = known.map(|found| full.states_like(&found));

@@ -250,7 +250,8 @@ impl SimStore {
             let result = match &change {
                 Change::Put { name, body, mode } => {
                     let result = at_once(self.objects.put(name, body.clone().into(), mode.clone()));
-                    let numbered = matches!(ObjectName::parse(name), Some(ObjectName::Numbered(..)));
+                    let numbered =
+                        matches!(ObjectName::parse(name), Some(ObjectName::Numbered(..)));
                     if result.is_ok() && numbered && *mode != PutMode::Create {
                         state.counts.replaced += 1;
                     }

@@ -122,8 +122,9 @@ fn has_word(line: &str, word: &str) -> bool {
 /// True where the storage parts say "block" for one of the units that have names of their own. NBD has its blocks.
 fn is_noun_block(path: &str, line: &str) -> bool {
     let storage = ["common/", "store/", "engine/", "sim/"];
-    let nouns = ["a block ", "the block ", "each block ", "per block", "blocks of", "block of "];
-    let line = line.to_ascii_lowercase();
+    let nouns =
+        [" a block ", " the block ", " each block ", " per block", " blocks of", " block of "];
+    let line = format!(" {}", line.to_ascii_lowercase());
     let allowed = line.contains("block device");
     storage.iter().any(|dir| path.starts_with(dir))
         && !allowed

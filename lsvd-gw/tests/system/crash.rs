@@ -116,7 +116,8 @@ struct Report {
 }
 
 impl Report {
-    fn print(&mut self, what: &str) {
+    /// Prints all of it. Returns the longest restart.
+    fn print(&mut self, what: &str) -> Duration {
         self.restarts.sort();
         let (median, max) = (self.restarts[self.restarts.len() / 2], self.restarts.last());
         let max = max.copied().unwrap_or_default();
@@ -129,9 +130,7 @@ impl Report {
             median.as_millis(),
             max.as_millis()
         );
-        if asked_rounds().is_some() {
-            assert!(max < RESTART_MAX, "a restart took {max:?}");
-        }
+        max
     }
 }
 
@@ -231,11 +230,16 @@ fn what_was_acknowledged_survives_kills() {
             writer.check(&mut gateway.client());
         }
         eprintln!("round {round}: ready in {} ms", gateway.started_in().as_millis());
+        if std::env::var_os("XX").is_some() {
+            eprintln!("{}", gateway.log());
+        }
     }
     report.changes = writers.iter().map(|writer| writer.changes).sum();
     report.flushes = writers.iter().map(|writer| writer.flushes).sum();
     gateway.stop();
-    report.print("state directory kept");
+    let longest = report.print("state directory kept");
+    // Only where somebody measures; elsewhere other tests may keep the machine busy.
+    assert!(asked_rounds().is_none() || longest < RESTART_MAX, "a restart took {longest:?}");
 }
 
 /// One writer whose acknowledged order is known, so that every prefix of it is.

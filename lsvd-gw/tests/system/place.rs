@@ -16,18 +16,18 @@ impl Mount {
     pub(crate) fn tmpfs(path: &Path, size: &str) -> Option<Self> {
         std::fs::create_dir_all(path).expect("the directory is writable");
         let options = format!("size={size},mode=700");
-        Self::mount(path, &["-t", "tmpfs", "-o", &options, "lsvd-test"])
+        Self::new(path, &["-t", "tmpfs", "-o", &options, "lsvd-test"])
     }
 
     /// Makes a directory read-only for everybody, root included.
     pub(crate) fn read_only(path: &Path) -> Option<Self> {
         let text = path.display().to_string();
-        let mount = Self::mount(path, &["--bind", &text])?;
+        let mount = Self::new(path, &["--bind", &text])?;
         mount.remount("bind,ro");
         Some(mount)
     }
 
-    fn mount(path: &Path, words: &[&str]) -> Option<Self> {
+    fn new(path: &Path, words: &[&str]) -> Option<Self> {
         let output = Command::new("mount").args(words).arg(path).output();
         match output {
             Ok(output) if output.status.success() => Some(Self { path: path.to_owned() }),
