@@ -1,4 +1,5 @@
-//! How a program begins and ends: its arguments, its exit code, and the one line that says what went wrong.
+//! How a program begins and ends: its arguments, its exit code, and the one line that says what
+//! went wrong.
 
 use std::process::ExitCode;
 
@@ -63,7 +64,8 @@ pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Res
     runtime.context("start the runtime")?.block_on(work)
 }
 
-/// Clap's paragraphs about a usage error on one line: what is wrong, its tips, and where to read on.
+/// Clap's paragraphs about a usage error on one line: what is wrong, its tips, and where to read
+/// on.
 fn usage_line(tool: &str, rendered: &str) -> String {
     let said = rendered.split("Usage:").next().unwrap_or_default();
     let said = said.strip_prefix("error: ").unwrap_or(said);

@@ -33,14 +33,15 @@ pub enum SizeError {
     TooLarge,
 }
 
-/// Reads a size in bytes: a number with an optional unit, K, M, G and T being powers of two however they are spelt
-/// (`100g`, `100GB`, `100GiB`).
+/// Reads a size in bytes: a number with an optional unit, K, M, G and T being powers of two however
+/// they are spelt (`100g`, `100GB`, `100GiB`).
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn parse_size(text: &str) -> Result<u64, SizeError> {
     let trimmed = text.trim();
-    // The parser takes exponents (`1e3`), spaces and underscores anywhere, which is generous to slips of the finger.
+    // The parser takes exponents (`1e3`), spaces and underscores anywhere, which is generous to
+    // slips of the finger.
     let digits = trimmed.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let is_plain = digits.chars().all(|c| c.is_ascii_digit() || c == '.');
     let unit = trimmed[digits.len()..].to_ascii_lowercase();
@@ -72,7 +73,8 @@ pub fn parse_size(text: &str) -> Result<u64, SizeError> {
 const SECOND_MS: u64 = 1000;
 const DAY_S: u64 = 24 * 3600;
 
-/// Milliseconds since 1970 as UTC, to the second: `2026-11-22 19:48:24 UTC`. Any value gives some text.
+/// Milliseconds since 1970 as UTC, to the second: `2026-11-22 19:48:24 UTC`. Any value gives some
+/// text.
 #[must_use]
 pub fn time(ms: u64) -> String {
     let seconds = ms / SECOND_MS;
@@ -98,7 +100,8 @@ pub fn ago(then_ms: u64, now_ms: u64) -> String {
 
 /// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.
 ///
-/// Years start in March here, so that the leap day is the last day of its year and months before it do not shift.
+/// Years start in March here, so that the leap day is the last day of its year and months before it
+/// do not shift.
 fn civil(days: u64) -> (u64, u64, u64) {
     const ERA: u64 = 146_097;
     let shifted = days + 719_468;

@@ -1,9 +1,10 @@
-//! The manners that all command-line programs of this project share: exit codes, the error line, the pool, sizes and
-//! times for people, JSON for programs, questions and progress.
+//! The manners that all command-line programs of this project share: exit codes, the error line,
+//! the pool, sizes and times for people, JSON for programs, questions and progress.
 //!
-//! Data goes to stdout, talk to stderr. A program ends with 0 when it did what was asked, 1 when the answer is no (no
-//! such image, in use, declined) and 2 when it failed, bad usage included. A reader that goes away (`| head`) is
-//! success. With `--json`, stdout gets exactly one document when the program did its work, and nothing when it failed.
+//! Data goes to stdout, talk to stderr. A program ends with 0 when it did what was asked, 1 when
+//! the answer is no (no such image, in use, declined) and 2 when it failed, bad usage included. A
+//! reader that goes away (`| head`) is success. With `--json`, stdout gets exactly one document
+//! when the program did its work, and nothing when it failed.
 //!
 //! ```
 //! assert_eq!(lsvd_cli::human::parse_size("100g"), Ok(107_374_182_400));

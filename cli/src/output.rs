@@ -11,7 +11,8 @@ use serde::Serialize;
 #[error("the reader of the output went away")]
 struct StdoutClosed;
 
-/// Standard output for one program's data. Call [`Stdout::finish`] at the end; dropping it loses errors.
+/// Standard output for one program's data. Call [`Stdout::finish`] at the end; dropping it loses
+/// errors.
 #[derive(Debug)]
 pub struct Stdout {
     out: BufWriter<StdoutLock<'static>>,
@@ -65,7 +66,8 @@ pub fn print_text(text: &str) -> anyhow::Result<()> {
     out.finish()
 }
 
-/// An empty table in the one style of all programs: aligned columns without borders, so that `grep` and `awk` work.
+/// An empty table in the one style of all programs: aligned columns without borders, so that `grep`
+/// and `awk` work.
 #[must_use]
 pub fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();

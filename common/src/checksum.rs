@@ -1,13 +1,15 @@
 //! CRC-32C (Castagnoli), the checksum of every structure of every format.
 
-/// Seed and domain: a checksum of one kind of content never passes for one of another kind at the same place.
+/// Seed and domain: a checksum of one kind of content never passes for one of another kind at the
+/// same place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Domain {
     /// Headers of objects and of the superblock.
     Header = 0,
-    /// Payload: the data of a log entry and the stored bytes of a frame. They share a domain so that the checksum made
-    /// when a write enters the log goes with its data into the object, and nothing in between can change it unseen.
+    /// Payload: the data of a log entry and the stored bytes of a frame. They share a domain so
+    /// that the checksum made when a write enters the log goes with its data into the object,
+    /// and nothing in between can change it unseen.
     Data = 0x4d52_4601,
     /// A section of a map part.
     Section = 0x4345_5301,

@@ -1,15 +1,16 @@
 //! Bounded reading of untrusted bytes, and the error that says what was wrong and where.
 //!
-//! Invariants: a decoder looks at magic, version, checksum, ranges and cross-references in that order; no length is
-//! believed before the checksum that covers it, other than to find the end of what is checksummed, and then only
-//! within a named limit and the bytes at hand. No input panics.
+//! Invariants: a decoder looks at magic, version, checksum, ranges and cross-references in that
+//! order; no length is believed before the checksum that covers it, other than to find the end of
+//! what is checksummed, and then only within a named limit and the bytes at hand. No input panics.
 
 use std::fmt;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::units::PAGE_LEN;
 
-/// Why bytes are not what they should be. `Copy` and free of text: the caller knows object and image.
+/// Why bytes are not what they should be. `Copy` and free of text: the caller knows object and
+/// image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} at byte {at}: {kind}")]
 pub struct DecodeError {

@@ -52,7 +52,8 @@ counter! {
     RecordSeq
 }
 
-/// Identity of an image: made when it is created, in every object and log record of it, never used again.
+/// Identity of an image: made when it is created, in every object and log record of it, never used
+/// again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ImageId(pub Uuid);
 

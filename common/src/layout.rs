@@ -1,5 +1,5 @@
-//! The tables of every fixed structure, derived from the structures themselves: `docs/FORMAT.md` is compared with
-//! them by a test, and inspectors print fields by them.
+//! The tables of every fixed structure, derived from the structures themselves: `docs/FORMAT.md` is
+//! compared with them by a test, and inspectors print fields by them.
 
 /// One fixed structure of a format.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,8 @@ pub(crate) const fn field_size<T, F>(_: fn(&T) -> &F) -> usize {
     size_of::<F>()
 }
 
-/// Declares the layout of a structure and asserts, at compile time, its size and that its fields leave no gap.
+/// Declares the layout of a structure and asserts, at compile time, its size and that its fields
+/// leave no gap.
 macro_rules! layout {
     ($konst:ident, $name:ident, $size:literal, [$($field:ident),+ $(,)?]) => {
         /// The layout of this structure.

@@ -1,6 +1,8 @@
-//! Every byte of every format of the log-structured virtual disk, and nothing else: no I/O, no clock, no logging.
+//! Every byte of every format of the log-structured virtual disk, and nothing else: no I/O, no
+//! clock, no logging.
 //!
-//! The formats are described for people in `docs/FORMAT.md`; a test compares its tables with [`layout::LAYOUTS`].
+//! The formats are described for people in `docs/FORMAT.md`; a test compares its tables with
+//! [`layout::LAYOUTS`].
 //!
 //! ```
 //! use lsvd_common::name::{ImageName, ObjectName};

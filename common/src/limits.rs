@@ -8,8 +8,8 @@ pub const IMAGE_SECTORS_MAX: u64 = 1 << 37;
 /// Smallest image, in sectors (1 MiB): below that the metadata outweighs the data.
 pub const IMAGE_SECTORS_MIN: u64 = (1 << 20) / SECTOR_BYTES;
 
-/// Largest object in the store, any kind: RADOS refuses writes above 90 MiB by default, and a small object keeps
-/// retries and memory small.
+/// Largest object in the store, any kind: RADOS refuses writes above 90 MiB by default, and a small
+/// object keeps retries and memory small.
 pub const OBJECT_BYTES_MAX: usize = 32 << 20;
 
 /// Largest payload of a data object before coding: offsets in sectors must fit the map's 16 bits.
@@ -39,21 +39,26 @@ pub const CHECKPOINTS_KEPT: usize = 2;
 /// Longest image name in bytes: object stores allow 1,024 for the whole key.
 pub const IMAGE_NAME_MAX: usize = 96;
 
-/// Smallest region of the map that the format allows, as a power of two of sectors; tests use it on tiny images.
+/// Smallest region of the map that the format allows, as a power of two of sectors; tests use it on
+/// tiny images.
 pub const REGION_SHIFT_MIN: u8 = 10;
 /// Region size of a new image unless it is large (64 MiB): the unit of an incremental checkpoint.
 pub const REGION_SHIFT_DEFAULT: u8 = 17;
-/// The largest region (512 MiB): fully fragmented over as many objects, its section is 20 MiB and still fits one object.
+/// The largest region (512 MiB): fully fragmented over as many objects, its section is 20 MiB and
+/// still fits one object.
 pub const REGION_SHIFT_MAX: u8 = 20;
 
-/// Most regions of an image: an index of them all fills half of a checkpoint, the other half is for the object table.
+/// Most regions of an image: an index of them all fills half of a checkpoint, the other half is for
+/// the object table.
 pub const REGIONS_MAX: u64 = IMAGE_SECTORS_MAX >> REGION_SHIFT_MAX;
 
-/// Largest sequence of a numbered object: numbers of object table sections fit 32 bits, with room to count on.
+/// Largest sequence of a numbered object: numbers of object table sections fit 32 bits, with room
+/// to count on.
 pub const OBJECT_SEQ_MAX: u64 = 1 << 43;
 
-/// Largest epoch, write sequence, record sequence, generation and log position that is read: whoever counts on from
-/// there, or adds a length, does not overflow. A million writes a second take 146,000 years to get there.
+/// Largest epoch, write sequence, record sequence, generation and log position that is read:
+/// whoever counts on from there, or adds a length, does not overflow. A million writes a second
+/// take 146,000 years to get there.
 pub const COUNTER_MAX: u64 = 1 << 62;
 
 /// Largest ring of a write log, in pages (16 TiB): its size in bytes does not overflow.

@@ -5,7 +5,8 @@ use std::fmt;
 use crate::ids::ObjectSeq;
 use crate::limits::IMAGE_NAME_MAX;
 
-/// A checked image name: 1 to 96 bytes of ASCII letters, digits, `.`, `_` and `-`, starting with none of `.` and `-`.
+/// A checked image name: 1 to 96 bytes of ASCII letters, digits, `.`, `_` and `-`, starting with
+/// none of `.` and `-`.
 ///
 /// `/` separates keys, `@` will name snapshots, and a leading dash would be taken for an option.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,7 +1,7 @@
 //! Units as types: sectors, pages and bytes are never mixed up, and every conversion is checked.
 //!
-//! A *sector* is 512 bytes everywhere in this project, whatever sector size an image shows to its clients; a *page* is
-//! 4 KiB, the unit of the write log and of direct I/O.
+//! A *sector* is 512 bytes everywhere in this project, whatever sector size an image shows to its
+//! clients; a *page* is 4 KiB, the unit of the write log and of direct I/O.
 
 use std::fmt;
 use std::ops::{Add, AddAssign, Range, Sub, SubAssign};
@@ -101,8 +101,8 @@ impl SectorRange {
         Self { start, len }
     }
 
-    /// The range that covers the byte range `offset..offset + bytes`. `None` unless both are multiples of 512 and the
-    /// end fits 64 bits.
+    /// The range that covers the byte range `offset..offset + bytes`. `None` unless both are
+    /// multiples of 512 and the end fits 64 bits.
     #[must_use]
     pub fn from_bytes(offset: u64, bytes: u64) -> Option<Self> {
         offset.checked_add(bytes)?;
@@ -112,7 +112,8 @@ impl SectorRange {
     /// The first sector behind the range.
     ///
     /// # Panics
-    /// If the end does not fit 64 bits: ranges are checked against an image's size before they are used.
+    /// If the end does not fit 64 bits: ranges are checked against an image's size before they are
+    /// used.
     #[must_use]
     pub fn end(self) -> Sector {
         Sector(self.start.0.checked_add(self.len.0).expect("a checked range ends below 2^64"))

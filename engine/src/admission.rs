@@ -1,11 +1,14 @@
-//! Smooth back-pressure: as log space runs out, writes are let in ever more slowly, and nothing ever stalls for long.
+//! Smooth back-pressure: as log space runs out, writes are let in ever more slowly, and nothing
+//! ever stalls for long.
 //!
-//! Below half full there is no limit. Above, the rate falls from twice the rate at which space comes back, through
-//! exactly that rate at three quarters full, towards nothing at full; while the store takes nothing, each write
-//! may use only a fixed share of what is left for each second, so latency grows smoothly instead of a wall.
+//! Below half full there is no limit. Above, the rate falls from twice the rate at which space
+//! comes back, through exactly that rate at three quarters full, towards nothing at full; while the
+//! store takes nothing, each write may use only a fixed share of what is left for each second, so
+//! latency grows smoothly instead of a wall.
 //!
-//! Invariant: admission is first come, first served, so the order of calls is the order of write sequences.
-//! Concurrency: the pacer has a lock of its own, never held over an await; waiters queue on a fair mutex.
+//! Invariant: admission is first come, first served, so the order of calls is the order of write
+//! sequences. Concurrency: the pacer has a lock of its own, never held over an await; waiters queue
+//! on a fair mutex.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -19,7 +22,8 @@ const PACE_FROM_PERCENT: u64 = 50;
 /// Share of the log, in percent, at which writes are let in exactly as fast as space comes back.
 const BALANCE_PERCENT: u64 = 75;
 
-/// While nothing comes back, a write may take this part of the space that is left for each second that it waits.
+/// While nothing comes back, a write may take this part of the space that is left for each second
+/// that it waits.
 const DRAIN_SECONDS: f64 = 8.0;
 
 /// A paced writer looks again at least this often: the rate may have risen.
@@ -121,7 +125,8 @@ mod test {
     use super::*;
 
     fn simulate(drain: f64, seconds: u64) -> (Vec<f64>, Duration) {
-        // A client that writes 64 KiB as fast as it may, against a store that frees at a steady rate.
+        // A client that writes 64 KiB as fast as it may, against a store that frees at a steady
+        // rate.
         let admission = Admission::new();
         let capacity = 256_u64 << 20;
         let (start, mut now) = (Instant::now(), Instant::now());

@@ -1,10 +1,12 @@
 //! A batch: the writes on their way from the log to one object.
 //!
-//! It knows, for each address that it touches, the newest entry that wrote it; so overwritten data never leaves the
-//! machine, and a reader finds what was acknowledged before the object exists. While it is open it grows; once sealed
-//! only its memory may be given back, after which its data is read from the log.
+//! It knows, for each address that it touches, the newest entry that wrote it; so overwritten data
+//! never leaves the machine, and a reader finds what was acknowledged before the object exists.
+//! While it is open it grows; once sealed only its memory may be given back, after which its data
+//! is read from the log.
 //!
-//! Invariants: 1. pieces are apart. 2. It covers whole records, from `begin` to `end`, and all writes in between.
+//! Invariants: 1. pieces are apart. 2. It covers whole records, from `begin` to `end`, and all
+//! writes in between.
 //! 3. The log keeps those records until the batch is retired and no reader holds a pin on it.
 
 use std::collections::BTreeMap;
@@ -69,8 +71,8 @@ struct Piece {
 /// A batch holds at most this many times its target size in memory, overwritten data included.
 const RAW_FACTOR: usize = 2;
 
-/// Entries and pieces of a batch: the tables of its object must stay below the header limit, with a whole record of
-/// single sectors on top.
+/// Entries and pieces of a batch: the tables of its object must stay below the header limit, with a
+/// whole record of single sectors on top.
 const ROWS_MAX: usize = 200_000;
 
 /// Readers that may hold log space at one time; more wait their turn by looking again.
@@ -180,7 +182,8 @@ impl Batch {
             || self.places.len() + self.pieces.len() >= ROWS_MAX
     }
 
-    /// Calls `found` for each part of `range` that the batch holds and `missing` for the rest, in address order.
+    /// Calls `found` for each part of `range` that the batch holds and `missing` for the rest, in
+    /// address order.
     pub(crate) fn overlay(
         &self,
         range: SectorRange,
@@ -243,14 +246,16 @@ impl Batch {
         *self.ram.lock() = None;
     }
 
-    /// Keeps the log from reusing the batch's records; none if that began already, and then the data is in an object.
+    /// Keeps the log from reusing the batch's records; none if that began already, and then the
+    /// data is in an object.
     pub(crate) fn pin(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.pins).try_acquire_owned().ok()
     }
 
     /// Waits until no reader holds a pin, and lets none come.
     pub(crate) async fn unpinned(&self) {
-        // The semaphore is never closed before this, so an error cannot come; either way no pin is left.
+        // The semaphore is never closed before this, so an error cannot come; either way no pin is
+        // left.
         if let Ok(all) = self.pins.acquire_many(PINS_MAX).await {
             all.forget();
         }

@@ -12,7 +12,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// What the caller must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The range is outside the image or not aligned to its sectors. The caller's mistake; nothing was done.
+    /// The range is outside the image or not aligned to its sectors. The caller's mistake; nothing
+    /// was done.
     OutOfRange,
     /// The image cannot be written. Open it otherwise, or not at all.
     ReadOnly,
@@ -32,14 +33,15 @@ pub enum ErrorKind {
     Full,
     /// The volume was closed, or is closing.
     Closed,
-    /// An operation on the SSD failed before. The volume refuses everything until it is opened anew and recovered: what
-    /// it would read back may not be what it acknowledged.
+    /// An operation on the SSD failed before. The volume refuses everything until it is opened anew
+    /// and recovered: what it would read back may not be what it acknowledged.
     Failed,
     /// A name, size or option that is not possible.
     Invalid,
 }
 
-/// An error with its kind, what was being done, and why it failed. Cheap to clone: many wait for one failure.
+/// An error with its kind, what was being done, and why it failed. Cheap to clone: many wait for
+/// one failure.
 #[derive(Clone)]
 pub struct Error {
     kind: ErrorKind,

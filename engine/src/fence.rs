@@ -1,9 +1,10 @@
-//! One writer: this gateway's term on an image, claimed and kept by compare-and-swap of the superblock.
+//! One writer: this gateway's term on an image, claimed and kept by compare-and-swap of the
+//! superblock.
 //!
-//! Invariants: 1. a change of the superblock is made only to a version that names us as the owner. 2. `Fenced` is
-//! final. 3. Whatever is acknowledged as being in the store was put there *before* a check found the term unbroken: a
-//! successor claims first and looks for objects afterwards, so it finds ours.
-//! Concurrency: one change at a time, under a fair asynchronous lock.
+//! Invariants: 1. a change of the superblock is made only to a version that names us as the owner.
+//! 2. `Fenced` is final. 3. Whatever is acknowledged as being in the store was put there *before* a
+//! check found the term unbroken: a successor claims first and looks for objects afterwards, so it
+//! finds ours. Concurrency: one change at a time, under a fair asynchronous lock.
 
 use lsvd_common::ids::{Epoch, ImageId, LogId};
 use lsvd_common::name::ImageName;
@@ -40,7 +41,8 @@ pub(crate) async fn load(store: &dyn ObjectStore, name: &ImageName) -> Result<Kn
     Ok(Known { superblock, version: object.version })
 }
 
-/// Writes a changed superblock over the version that was read. `None` if somebody changed it meanwhile.
+/// Writes a changed superblock over the version that was read. `None` if somebody changed it
+/// meanwhile.
 pub(crate) async fn swap(
     store: &dyn ObjectStore,
     name: &ImageName,
@@ -130,7 +132,8 @@ impl Term {
     pub(crate) async fn release(&self) -> Result<()> {
         let released = self.update(|superblock| superblock.owner = None).await;
         let Err(error) = released else { return Ok(()) };
-        // If the answer to our own release was lost, it looks as if somebody had taken the image from us.
+        // If the answer to our own release was lost, it looks as if somebody had taken the image
+        // from us.
         let now = load(&*self.store, &self.name).await.map(|known| known.superblock);
         let ours = |now: &Superblock| {
             now.image == self.image && now.epoch == self.epoch && now.owner.is_none()

@@ -31,8 +31,8 @@ pub struct NewImage {
     pub region_shift: Option<u8>,
 }
 
-/// Creates an image. Objects of a deleted image of that name may still be there: they carry another identity, count for
-/// nothing, and are replaced when their names are used.
+/// Creates an image. Objects of a deleted image of that name may still be there: they carry another
+/// identity, count for nothing, and are replaced when their names are used.
 ///
 /// # Errors
 /// `Exists`, `Invalid` size, or what the store says.
@@ -148,11 +148,13 @@ pub async fn objects(store: &Arc<dyn ObjectStore>, image: &ImageName) -> Result<
     }
 }
 
-/// Deletes an image and everything of it; an interrupted deletion is finished by another. `progress` is told how many
-/// objects of how many are gone. Returns how many objects were deleted, the superblock included.
+/// Deletes an image and everything of it; an interrupted deletion is finished by another.
+/// `progress` is told how many objects of how many are gone. Returns how many objects were deleted,
+/// the superblock included.
 ///
 /// # Errors
-/// `InUse` naming the clones that need it, or the owner unless `force`, `NotFound` if there is nothing, or what the store says.
+/// `InUse` naming the clones that need it, or the owner unless `force`, `NotFound` if there is
+/// nothing, or what the store says.
 pub async fn delete(
     store: &Arc<dyn ObjectStore>,
     name: &ImageName,

@@ -11,7 +11,8 @@ use tokio::runtime::Handle;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Time of day and randomness; the simulator has its own. Waiting is done with tokio's timers, which it controls too.
+/// Time of day and randomness; the simulator has its own. Waiting is done with tokio's timers,
+/// which it controls too.
 pub trait World: Send + Sync + Debug {
     /// Milliseconds since 1970. Recorded for people, never compared.
     fn wall_ms(&self) -> u64;
@@ -39,7 +40,8 @@ impl World for SystemWorld {
 pub enum FlushPolicy {
     /// The loss of the process and of power: the local SSD has it.
     Local,
-    /// The loss of the machine: the store has it, and this gateway was still the writer when it had.
+    /// The loss of the machine: the store has it, and this gateway was still the writer when it
+    /// had.
     Backend,
 }
 
@@ -58,7 +60,8 @@ pub struct VolumeOptions {
     pub record_bytes: usize,
     /// Objects that are sent to the store at the same time.
     pub puts_in_flight: usize,
-    /// Memory for data of batches; above it, batches that wait are read back from the log when their turn comes.
+    /// Memory for data of batches; above it, batches that wait are read back from the log when
+    /// their turn comes.
     pub batch_ram_bytes: usize,
     /// Data objects between checkpoints, at least.
     pub checkpoint_objects_min: u64,
@@ -134,7 +137,8 @@ impl VolumeOptions {
         if record < page || record > RECORD_DATA_MAX || !record.is_multiple_of(page) {
             return Err(invalid("the record size must be whole pages up to 4 MiB"));
         }
-        // Four records: one being written, one waiting, one lost to the end of the ring, and one to spare.
+        // Four records: one being written, one waiting, one lost to the end of the ring, and one to
+        // spare.
         if self.log_bytes < 8 * record as u64 {
             return Err(invalid("the write log must hold at least eight records"));
         }

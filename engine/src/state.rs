@@ -1,8 +1,9 @@
 //! The state of an open volume, and what all its tasks share.
 //!
-//! Concurrency: one short lock, never held over an await. Three parties change the state: callers queue writes; the
-//! log writer (one task) applies records in order; the destager (one task) retires objects in order. The map therefore
-//! always equals the durable objects up to `retired_object`, and what was acknowledged since is in the batches.
+//! Concurrency: one short lock, never held over an await. Three parties change the state: callers
+//! queue writes; the log writer (one task) applies records in order; the destager (one task)
+//! retires objects in order. The map therefore always equals the durable objects up to
+//! `retired_object`, and what was acknowledged since is in the batches.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -210,8 +211,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Refuses everything from now on: an SSD that failed once may lie the second time, and a fenced writer must not
-    /// acknowledge. Every waiter gets the error; the first failure is kept.
+    /// Refuses everything from now on: an SSD that failed once may lie the second time, and a
+    /// fenced writer must not acknowledge. Every waiter gets the error; the first failure is
+    /// kept.
     pub(crate) fn fail(&self, error: &Error) {
         let kind =
             if error.kind() == ErrorKind::Fenced { ErrorKind::Fenced } else { ErrorKind::Failed };

@@ -1,7 +1,8 @@
-//! The table of objects that the map refers to: how many of their sectors live, and what a checkpoint must write anew.
+//! The table of objects that the map refers to: how many of their sectors live, and what a
+//! checkpoint must write anew.
 //!
-//! The map names an object by its slot here. Invariant: the live sectors of an object are exactly those that the map
-//! points at.
+//! The map names an object by its slot here. Invariant: the live sectors of an object are exactly
+//! those that the map points at.
 
 use std::collections::{BTreeMap, BTreeSet};
 

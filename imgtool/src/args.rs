@@ -217,8 +217,8 @@ impl LowArgs {
         }
     }
 
-    /// Pool and image, from words, flags and the environment. A word beats the environment; one word alone names what
-    /// is not known yet, and the image if both or none are.
+    /// Pool and image, from words, flags and the environment. A word beats the environment; one
+    /// word alone names what is not known yet, and the image if both or none are.
     fn places(
         &self,
         words: Vec<String>,

@@ -28,7 +28,8 @@ fn options() -> VolumeOptions {
     options
 }
 
-/// Writes 60 runs of 16 KiB, closing and opening the image half-way, and leaves it as a crash would.
+/// Writes 60 runs of 16 KiB, closing and opening the image half-way, and leaves it as a crash
+/// would.
 async fn write(scratch: &Path) {
     let store: Arc<dyn ObjectStore> =
         Arc::new(FileStore::open(scratch.join("pool"), true).unwrap());

@@ -1,10 +1,12 @@
-//! The command line, as typed. What it means together with the configuration file is `config`'s job.
+//! The command line, as typed. What it means together with the configuration file is `config`'s
+//! job.
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-/// Serves log-structured virtual disks: a write log and a cache on a local SSD in front of an object store.
+/// Serves log-structured virtual disks: a write log and a cache on a local SSD in front of an
+/// object store.
 #[derive(Debug, Parser)]
 #[command(name = "lsvd-gw", version, about, after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -52,18 +54,19 @@ pub(crate) enum Command {
         /// Their names
         #[arg(required = true)]
         images: Vec<String>,
-        /// Take images from the gateway that has them, or go on without its write log: what it had not sent to the
-        /// store is lost
+        /// Take images from the gateway that has them, or go on without its write log: what it had
+        /// not sent to the store is lost
         #[arg(long)]
         takeover: bool,
     },
 }
 
-/// Flags for every command. Those that are absent come from the configuration file, then from defaults that fit the
-/// machine.
+/// Flags for every command. Those that are absent come from the configuration file, then from
+/// defaults that fit the machine.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Flags {
-    /// Where NBD clients connect: unix:PATH, HOST:PORT on loopback, or none (repeatable) [default: 127.0.0.1:10809]
+    /// Where NBD clients connect: unix:PATH, HOST:PORT on loopback, or none (repeatable) [default:
+    /// 127.0.0.1:10809]
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub(crate) nbd: Vec<String>,
 

@@ -1,4 +1,5 @@
-//! What the gateway does, from flags, over the configuration file, over defaults that fit the machine.
+//! What the gateway does, from flags, over the configuration file, over defaults that fit the
+//! machine.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

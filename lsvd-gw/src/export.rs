@@ -8,7 +8,8 @@ use lsvd_nbd::{BlockSizes, Export, ExportInfo, Extent, Failure, Outcome, limits}
 
 use crate::polling;
 
-/// What clients should prefer, whatever the sector size: the unit of the SSD and of most file systems.
+/// What clients should prefer, whatever the sector size: the unit of the SSD and of most file
+/// systems.
 const PREFERRED_BYTES: u32 = 4096;
 
 /// An open volume as NBD clients see it.
@@ -32,7 +33,8 @@ fn failure(error: &Error) -> Failure {
     }
 }
 
-/// A change under way. Its client usually sends the next request soon after, and its SSD operation is short.
+/// A change under way. Its client usually sends the next request soon after, and its SSD operation
+/// is short.
 fn change(work: impl Future<Output = Result<(), Error>> + Send + 'static) -> Outcome<()> {
     polling::expect_more();
     Outcome::Pending(Box::pin(async move {

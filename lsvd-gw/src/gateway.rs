@@ -1,7 +1,8 @@
-//! The gateway's life: open the cache and the images, listen, say `ready`, wait for a signal, close.
+//! The gateway's life: open the cache and the images, listen, say `ready`, wait for a signal,
+//! close.
 //!
-//! Crash: at any point the process may be killed; the next start with the same state directory takes its images back
-//! and recovers them.
+//! Crash: at any point the process may be killed; the next start with the same state directory
+//! takes its images back and recovers them.
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -53,7 +54,8 @@ pub(crate) fn run(settings: &Settings, command: Option<&Command>) -> anyhow::Res
     let workers = Workers::start(settings.threads, settings.poll)?;
     let result = backend.block_on(live(settings, command, &workers));
     workers.stop();
-    // What still runs in the background belongs to volumes that failed to close; it must not keep us.
+    // What still runs in the background belongs to volumes that failed to close; it must not keep
+    // us.
     backend.shutdown_timeout(Duration::from_secs(1));
     result
 }
@@ -127,7 +129,8 @@ impl<'a> Gateway<'a> {
         })
     }
 
-    /// Opens what the command names, serves it, and returns when a signal came and clients are done.
+    /// Opens what the command names, serves it, and returns when a signal came and clients are
+    /// done.
     async fn serve(&self, command: Option<&Command>, signals: &mut Signals) -> anyhow::Result<()> {
         tokio::select! {
             biased;
@@ -208,7 +211,8 @@ impl<'a> Gateway<'a> {
         Ok(())
     }
 
-    /// True if the image was left open by an earlier run with this state directory, which is dead: we have its log.
+    /// True if the image was left open by an earlier run with this state directory, which is dead:
+    /// we have its log.
     async fn is_ours(&self, superblock: &Superblock) -> bool {
         let log = self.logs.open(&log_name(superblock.image)).await;
         superblock.owner.is_some() && matches!(log, Ok(Some(_)))
@@ -315,8 +319,8 @@ fn file_dir(path: &Path) -> anyhow::Result<FileDir> {
     FileDir::open_path(path, IoMode::Direct).with_context(context)
 }
 
-/// The read cache's file: kept unless another size is asked for. The default size follows the free space, which is never
-/// the same twice.
+/// The read cache's file: kept unless another size is asked for. The default size follows the free
+/// space, which is never the same twice.
 async fn open_cache_file(settings: &Settings) -> anyhow::Result<Option<Arc<dyn Disk>>> {
     if settings.cache_nvm == 0 {
         return Ok(None);

@@ -1,7 +1,8 @@
 //! `lsvd-gw`: opens images and exports them.
 //!
-//! Standard output has one line, `ready`, once every export accepts I/O; everything else goes to standard error.
-//! Exit codes: 0 closed cleanly, 1 a negative answer (no such image, in use), 2 failed.
+//! Standard output has one line, `ready`, once every export accepts I/O; everything else goes to
+//! standard error. Exit codes: 0 closed cleanly, 1 a negative answer (no such image, in use), 2
+//! failed.
 #![forbid(unsafe_code)]
 
 mod args;

@@ -1,8 +1,10 @@
-//! Polling before sleep: a thread that just served a request looks for the next one for a moment before it sleeps.
+//! Polling before sleep: a thread that just served a request looks for the next one for a moment
+//! before it sleeps.
 //!
-//! Going to sleep and being woken costs more than a small write on a fast SSD, above all in a virtual machine. So after
-//! each request, and after each answer, the thread keeps its runtime turning (which asks the kernel for events without
-//! waiting) for a short window. An idle gateway uses no CPU: without a request nothing turns.
+//! Going to sleep and being woken costs more than a small write on a fast SSD, above all in a
+//! virtual machine. So after each request, and after each answer, the thread keeps its runtime
+//! turning (which asks the kernel for events without waiting) for a short window. An idle gateway
+//! uses no CPU: without a request nothing turns.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -1,7 +1,9 @@
-//! Threads that serve connections: each runs a single-threaded tokio runtime and owns an io_uring for the SSD.
+//! Threads that serve connections: each runs a single-threaded tokio runtime and owns an io_uring
+//! for the SSD.
 //!
-//! A volume has a home thread. Its log writer and its connections run there, so a write crosses no thread between the
-//! socket and the SSD. A volume's state has a lock of its own all the same: other front ends may come from elsewhere.
+//! A volume has a home thread. Its log writer and its connections run there, so a write crosses no
+//! thread between the socket and the SSD. A volume's state has a lock of its own all the same:
+//! other front ends may come from elsewhere.
 
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -72,5 +74,6 @@ impl Workers {
     }
 }
 
-/// Counts what is running: everybody holds a clone of the sender, the receiver learns when all are gone.
+/// Counts what is running: everybody holds a clone of the sender, the receiver learns when all are
+/// gone.
 pub(crate) type Running = mpsc::Sender<()>;

@@ -51,8 +51,8 @@ pub trait Export: Send + Sync {
     fn write_zeroes(&self, offset: u64, len: u32, fua: bool, no_hole: bool) -> Outcome<()>;
 
     /// What the range holds, as consecutive extents from `offset` on. At most `extents_max` of them
-    /// are used (1 if the client wants only one), so that there is no need to look further; they may
-    /// cover less than `len`, but not nothing.
+    /// are used (1 if the client wants only one), so that there is no need to look further; they
+    /// may cover less than `len`, but not nothing.
     fn block_status(&self, offset: u64, len: u32, extents_max: usize) -> Outcome<Vec<Extent>>;
 
     /// The client is going to read the range soon. A hint; doing nothing is right, too.

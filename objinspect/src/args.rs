@@ -6,7 +6,8 @@ use anyhow::bail;
 use clap::{Parser, ValueEnum};
 use objinspect::Format;
 
-/// Print what is inside an object, a superblock, a write log or a cache file, and verify every checksum.
+/// Print what is inside an object, a superblock, a write log or a cache file, and verify every
+/// checksum.
 ///
 /// Works on damaged input, says where and why it stopped, and never writes.
 #[derive(Debug, Parser)]

@@ -46,7 +46,8 @@ fn by_name(name: &str, args: &Args) -> Options {
 fn fetch(pool: &str, name: &str, talk: Talk) -> anyhow::Result<Input> {
     let spec = PoolSpec::parse(pool, &Environment::of_process())?;
     if let PoolTarget::Directory(root) = spec.target() {
-        // Opening the store sweeps its staging area, and whoever looks at evidence wants nothing touched.
+        // Opening the store sweeps its staging area, and whoever looks at evidence wants nothing
+        // touched.
         talk.say(&spec.explain());
         return in_directory(root, name);
     }

@@ -32,7 +32,8 @@ impl Form {
     }
 }
 
-/// Reads an object, or the part of it that something of ours can have. `None` if there is no such object.
+/// Reads an object, or the part of it that something of ours can have. `None` if there is no such
+/// object.
 ///
 /// # Errors
 /// What the store says.

@@ -26,7 +26,8 @@ impl<'a> View<'a> {
         little_endian(self.raw(field)).expect("callers ask for numbers only")
     }
 
-    /// A count or length in memory. On a machine that cannot count that far, it is out of bounds all the same.
+    /// A count or length in memory. On a machine that cannot count that far, it is out of bounds
+    /// all the same.
     pub(crate) fn length(&self, field: &str) -> usize {
         usize::try_from(self.number(field)).unwrap_or(usize::MAX)
     }

@@ -3,7 +3,8 @@
 use clap::Parser;
 use lsvd_common::name::{ImageName, NameError};
 
-/// Delete all objects of a pool whose names start with a prefix: a rescue tool, for what `imgtool delete` cannot.
+/// Delete all objects of a pool whose names start with a prefix: a rescue tool, for what `imgtool
+/// delete` cannot.
 #[derive(Debug, Parser)]
 #[command(
     name = "remove-objs",

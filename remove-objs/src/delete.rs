@@ -1,7 +1,7 @@
 //! Deletes what a plan names, many objects at a time.
 //!
-//! Crash: superblocks are gone before anything else is touched, so an image is there as a whole or not at all; the rest
-//! is found again by the same prefix.
+//! Crash: superblocks are gone before anything else is touched, so an image is there as a whole or
+//! not at all; the rest is found again by the same prefix.
 
 use std::sync::Arc;
 

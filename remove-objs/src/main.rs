@@ -83,7 +83,8 @@ fn run(args: &Args) -> anyhow::Result<Answer> {
 
 /// Ends the program unless deleting is allowed and wanted.
 fn permit(args: &Args, plan: &Plan, talk: Talk) -> anyhow::Result<()> {
-    // On stderr, as a part of the question: a reader of stdout that goes away must not stop a deletion.
+    // On stderr, as a part of the question: a reader of stdout that goes away must not stop a
+    // deletion.
     if !(args.yes && args.quiet) {
         talk.show(&plan.text());
     }

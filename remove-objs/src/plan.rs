@@ -1,8 +1,8 @@
 //! What a prefix takes, image by image, and what speaks against it.
 //!
 //! Does not: delete anything.
-//! Invariants: 1. Every key starts with the prefix. 2. An image is judged by its superblock even if the prefix takes
-//! only some of its other objects.
+//! Invariants: 1. Every key starts with the prefix. 2. An image is judged by its superblock even if
+//! the prefix takes only some of its other objects.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! The superblock of a write log: whose log it is, how large its ring is, and where its tail is.
 //!
-//! Two copies, in pages 0 and 1, are written in turn; the newer whole one counts. A crash while one is written leaves
-//! the other.
+//! Two copies, in pages 0 and 1, are written in turn; the newer whole one counts. A crash while one
+//! is written leaves the other.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -103,14 +103,15 @@ pub struct LogSuperblock {
     pub image: ImageId,
     /// Identity of this log.
     pub log: LogId,
-    /// Counts superblock writes in this file, also when a drained log is made new; the newer of the two copies counts.
+    /// Counts superblock writes in this file, also when a drained log is made new; the newer of
+    /// the two copies counts.
     pub generation: u64,
     /// The newest epoch that may have written records.
     pub epoch: Epoch,
     /// Size of the ring in pages.
     pub ring_pages: u64,
-    /// Where the oldest record that is still needed starts, in pages since the log was made; its place in the ring is
-    /// this modulo `ring_pages`.
+    /// Where the oldest record that is still needed starts, in pages since the log was made; its
+    /// place in the ring is this modulo `ring_pages`.
     pub tail_page: u64,
     /// The sequence of that record.
     pub tail_record: RecordSeq,

@@ -1,8 +1,10 @@
-//! Log records: the writes of one group commit, with a checksum over the header and one over the data of each entry.
+//! Log records: the writes of one group commit, with a checksum over the header and one over the
+//! data of each entry.
 //!
-//! A record starts at a page: header, entries, zeros to a whole page, then the data of the entries one after another,
-//! zeros to a whole page. It counts only if it is whole and the record before it is the one whose checksum it names:
-//! so a record left over from before a crash never follows one written after it.
+//! A record starts at a page: header, entries, zeros to a whole page, then the data of the entries
+//! one after another, zeros to a whole page. It counts only if it is whole and the record before it
+//! is the one whose checksum it names: so a record left over from before a crash never follows one
+//! written after it.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -25,7 +27,8 @@ pub const RECORD_VERSION: u16 = 1;
 
 const CRC_AT: usize = 12;
 
-/// The entry is the last of its write: a write of more than 64 KiB has several entries of one sequence.
+/// The entry is the last of its write: a write of more than 64 KiB has several entries of one
+/// sequence.
 const FLAG_LAST: u8 = 1;
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -142,8 +145,8 @@ pub struct RecordHeader {
     pub page: u64,
     /// The header checksum of the record before it.
     pub previous_crc: u32,
-    /// Records that start before this page were durable when this one was written: if one of them is damaged, that is
-    /// no torn tail.
+    /// Records that start before this page were durable when this one was written: if one of them
+    /// is damaged, that is no torn tail.
     pub synced_page: u64,
     /// What it is for.
     pub kind: RecordKind,
@@ -189,11 +192,12 @@ impl RecordHeader {
         ((self.header_len() + page_ceil(self.data_len)) as u64) / PAGE_BYTES
     }
 
-    /// Writes the header to `out`, which has exactly `header_len` bytes. Returns its checksum, which the next record
-    /// names.
+    /// Writes the header to `out`, which has exactly `header_len` bytes. Returns its checksum,
+    /// which the next record names.
     ///
     /// # Panics
-    /// If `out` has another length, or `decode` would refuse the record: what it holds will be acknowledged.
+    /// If `out` has another length, or `decode` would refuse the record: what it holds will be
+    /// acknowledged.
     pub fn encode_into(&self, out: &mut [u8]) -> u32 {
         assert_eq!(out.len(), self.header_len(), "a header is encoded into its own space");
         assert!(self.data_len <= RECORD_DATA_MAX, "the writer ends a record at its limit");
@@ -269,7 +273,8 @@ impl RecordHeader {
         Ok(RecordPeek { header_len, data_len })
     }
 
-    /// Reads and verifies a header; `bytes` starts with it and may go on. Returns it with its checksum.
+    /// Reads and verifies a header; `bytes` starts with it and may go on. Returns it with its
+    /// checksum.
     ///
     /// # Errors
     /// What is wrong, and where.
@@ -341,7 +346,8 @@ impl RecordHeader {
             if !(1..=COUNTER_MAX).contains(&entry.write.0) {
                 return Err(DecodeError::range("entry write sequence", at + 16));
             }
-            // A write is acknowledged as a whole and in its turn: nothing may be missing between entries.
+            // A write is acknowledged as a whole and in its turn: nothing may be missing between
+            // entries.
             let next = self.entries.get(index + 1).map(|next| next.write.0);
             let follows = next.is_none_or(|next| next == entry.write.0 + u64::from(entry.last));
             if !follows || (next.is_none() && !entry.last) {

@@ -72,7 +72,8 @@ pub struct SectionRef {
 pub struct Checkpoint {
     /// Whose it is.
     pub id: ObjectId,
-    /// The map holds the effect of every object up to and including this one, and of none behind it.
+    /// The map holds the effect of every object up to and including this one, and of none behind
+    /// it.
     pub covers: ObjectSeq,
     /// The last write that those objects cover.
     pub last_write: WriteSeq,
@@ -82,13 +83,14 @@ pub struct Checkpoint {
     pub region_shift: u8,
     /// The sections that are not empty, ascending by key.
     pub sections: Vec<SectionRef>,
-    /// Objects that nothing needs any more and that may be deleted once this checkpoint is durable.
+    /// Objects that nothing needs any more and that may be deleted once this checkpoint is
+    /// durable.
     pub pending_deletes: Vec<ObjectSeq>,
 }
 
 impl Checkpoint {
-    /// The bytes of the whole object, whole pages. `None` if the index is too large for one object: the image has
-    /// more regions and objects than the limits foresee.
+    /// The bytes of the whole object, whole pages. `None` if the index is too large for one object:
+    /// the image has more regions and objects than the limits foresee.
     #[must_use]
     pub fn encode(&self) -> Option<Vec<u8>> {
         let len = Self::encoded_len(self.sections.len(), self.pending_deletes.len());
@@ -185,7 +187,8 @@ impl Checkpoint {
     }
 }
 
-/// Reads references of a checkpoint with sequence `own`: to objects before it, inside the limits of an object.
+/// Reads references of a checkpoint with sequence `own`: to objects before it, inside the limits of
+/// an object.
 fn decode_sections(
     reader: &mut Reader<'_>,
     count: usize,

@@ -1,8 +1,9 @@
-//! Data objects: a sealed batch, coalesced and sorted by address, or live data moved by garbage collection.
+//! Data objects: a sealed batch, coalesced and sorted by address, or live data moved by garbage
+//! collection.
 //!
-//! Order of bytes: prefix, fields, extents, discards, sources, frames, zeros to a whole page; then the payload, also
-//! padded to whole pages so that direct I/O can write it. The payload of the extents follows one another in the order
-//! of the extents; a frame is up to 64 KiB of it.
+//! Order of bytes: prefix, fields, extents, discards, sources, frames, zeros to a whole page; then
+//! the payload, also padded to whole pages so that direct I/O can write it. The payload of the
+//! extents follows one another in the order of the extents; a frame is up to 64 KiB of it.
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -191,11 +192,12 @@ impl DataHeader {
         self.header_len() + page_ceil(self.body_len())
     }
 
-    /// Writes the header to `out`, which has exactly `header_len` bytes. Returns the fingerprint (the header's CRC).
+    /// Writes the header to `out`, which has exactly `header_len` bytes. Returns the fingerprint
+    /// (the header's CRC).
     ///
     /// # Panics
-    /// If `out` has another length: the caller laid the object out by `encoded_len`. If the object is above the
-    /// limits: nobody could read it.
+    /// If `out` has another length: the caller laid the object out by `encoded_len`. If the object
+    /// is above the limits: nobody could read it.
     pub fn encode_into(&self, out: &mut [u8]) -> u32 {
         assert_eq!(out.len(), self.header_len(), "a header is encoded into its own space");
         assert!(self.payload_len() <= OBJECT_PAYLOAD_MAX, "a batch is smaller than an object");
@@ -254,7 +256,8 @@ impl DataHeader {
         finish(out, self.kind, &self.id, to_u32(self.body_len()))
     }
 
-    /// Reads and verifies a header; `bytes` starts with it and may go on. Returns it with its fingerprint.
+    /// Reads and verifies a header; `bytes` starts with it and may go on. Returns it with its
+    /// fingerprint.
     ///
     /// # Errors
     /// What is wrong, and where.
@@ -304,7 +307,8 @@ impl DataHeader {
     }
 }
 
-/// Reads ranges that must be ascending, apart, not empty and inside the largest image. The table is at byte `at`.
+/// Reads ranges that must be ascending, apart, not empty and inside the largest image. The table is
+/// at byte `at`.
 fn ranges(
     what: &'static str,
     at: usize,
@@ -327,8 +331,8 @@ fn ranges(
         .collect()
 }
 
-/// Checks that nothing is both written and discarded: which of the two counts would depend on who reads. The table of
-/// discards is at byte `at`.
+/// Checks that nothing is both written and discarded: which of the two counts would depend on who
+/// reads. The table of discards is at byte `at`.
 fn check_apart(
     extents: &[SectorRange],
     discards: &[SectorRange],

@@ -1,7 +1,9 @@
-//! Map parts: sections of a map (regions of extents, rows of the object table) that checkpoints refer to.
+//! Map parts: sections of a map (regions of extents, rows of the object table) that checkpoints
+//! refer to.
 //!
-//! A section is written when it changed since the last checkpoint and stays valid in the map part that holds it for as
-//! long as a checkpoint refers to it. The directory in the header makes a map part readable on its own.
+//! A section is written when it changed since the last checkpoint and stays valid in the map part
+//! that holds it for as long as a checkpoint refers to it. The directory in the header makes a map
+//! part readable on its own.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -128,11 +130,12 @@ pub struct MapPartHeader {
 }
 
 impl MapPartHeader {
-    /// A whole map part, header and body, from sections with ascending keys. Returns it with the place of each
-    /// section.
+    /// A whole map part, header and body, from sections with ascending keys. Returns it with the
+    /// place of each section.
     ///
     /// # Panics
-    /// If the keys do not ascend or the whole is above the limits of an object: nobody could read it.
+    /// If the keys do not ascend or the whole is above the limits of an object: nobody could read
+    /// it.
     #[must_use]
     pub fn build(id: ObjectId, sections: &[(SectionKey, Vec<u8>)]) -> (Self, Vec<u8>) {
         assert!(
@@ -262,7 +265,8 @@ pub struct MappedExtent {
     pub offset: Sectors,
 }
 
-/// Encodes the extents of region `index` of size `2^shift`, ascending. Objects are named once and referred to by number.
+/// Encodes the extents of region `index` of size `2^shift`, ascending. Objects are named once and
+/// referred to by number.
 ///
 /// # Panics
 /// If an extent is outside the region or a value does not fit: the map's own limits are stricter.
@@ -301,8 +305,8 @@ pub fn encode_region(index: u32, shift: u8, extents: &[MappedExtent]) -> Vec<u8>
 /// Decodes a region that `encode_region` wrote.
 ///
 /// # Errors
-/// Truncated, bytes left over, objects or extents out of order, an extent outside the region or the largest image or
-/// object, or an object number without an object.
+/// Truncated, bytes left over, objects or extents out of order, an extent outside the region or the
+/// largest image or object, or an object number without an object.
 ///
 /// # Panics
 /// If `shift` is above its limit: it comes from a superblock, which was checked.
@@ -400,7 +404,8 @@ pub fn encode_table(rows: &[TableRow]) -> Vec<u8> {
 /// Decodes rows of the object table.
 ///
 /// # Errors
-/// Not whole rows, rows out of order, sizes above the limits or against each other, or a kind that holds no data.
+/// Not whole rows, rows out of order, sizes above the limits or against each other, or a kind that
+/// holds no data.
 pub fn decode_table(bytes: &[u8]) -> Result<Vec<TableRow>, DecodeError> {
     let count = bytes.len() / size_of::<ObjectRow>();
     let mut reader = Reader::new(bytes);

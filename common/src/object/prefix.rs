@@ -1,4 +1,5 @@
-//! The first 64 bytes of every numbered object: what it is, whose it is, and the checksum of its header.
+//! The first 64 bytes of every numbered object: what it is, whose it is, and the checksum of its
+//! header.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -68,7 +69,8 @@ pub struct ObjectId {
     pub epoch: Epoch,
     /// Its place in the image's stream; also in its name.
     pub seq: ObjectSeq,
-    /// When it was sealed, in milliseconds since 1970 by the writer's clock. Only shown, never trusted.
+    /// When it was sealed, in milliseconds since 1970 by the writer's clock. Only shown, never
+    /// trusted.
     pub created_ms: u64,
 }
 
@@ -83,7 +85,8 @@ pub struct Peek {
     pub body_len: usize,
 }
 
-/// Reads the first 64 bytes of an object. Nothing in the answer is verified yet; lengths are within the limits.
+/// Reads the first 64 bytes of an object. Nothing in the answer is verified yet; lengths are within
+/// the limits.
 ///
 /// # Errors
 /// Not an object, a later version, an unknown kind, or a length above the limits.

@@ -1,7 +1,7 @@
 //! The superblock: the only mutable object of an image, changed by compare-and-swap.
 //!
-//! It says what the image is, who may write it, and where its newest checkpoints are. After the fixed fields come, in
-//! this order: the owner (if any), checkpoints, snapshots, lineage, children.
+//! It says what the image is, who may write it, and where its newest checkpoints are. After the
+//! fixed fields come, in this order: the owner (if any), checkpoints, snapshots, lineage, children.
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -26,7 +26,8 @@ pub const SUPERBLOCK_VERSION: u16 = 1;
 /// Incompatible features that this software knows; an image with others is not opened.
 pub const INCOMPAT_KNOWN: u64 = 0;
 
-/// Read-only-compatible features that this software knows; an image with others is only opened for reading.
+/// Read-only-compatible features that this software knows; an image with others is only opened for
+/// reading.
 pub const RO_COMPAT_KNOWN: u64 = 0;
 
 const CRC_AT: usize = 12;
@@ -171,8 +172,8 @@ impl SectorSize {
     }
 }
 
-/// Feature flags in the three classes of ext4: unknown *compatible* ones are ignored, unknown *read-only-compatible*
-/// ones forbid writing, unknown *incompatible* ones forbid opening.
+/// Feature flags in the three classes of ext4: unknown *compatible* ones are ignored, unknown
+/// *read-only-compatible* ones forbid writing, unknown *incompatible* ones forbid opening.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Features {
     /// May be ignored.
@@ -186,7 +187,8 @@ pub struct Features {
 /// The gateway that has the image open, or had when it crashed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// The write log that holds what is not in the store yet. Only its holder may continue without a takeover.
+    /// The write log that holds what is not in the store yet. Only its holder may continue without
+    /// a takeover.
     pub log: LogId,
     /// When it claimed the image, in milliseconds since 1970.
     pub claimed_ms: u64,
@@ -198,7 +200,8 @@ pub struct Owner {
     pub place: String,
 }
 
-/// The newest epoch from which objects count at a position: what a fenced writer puts behind it does not.
+/// The newest epoch from which objects count at a position: what a fenced writer puts behind it
+/// does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fence {
     /// Objects from `seq` on count only with this epoch or a newer one.
@@ -286,8 +289,8 @@ impl Superblock {
     /// The bytes of the object.
     ///
     /// # Errors
-    /// `OutOfRange` for whatever `decode` would refuse: an image that nobody can open again must not be written. Most
-    /// likely the whole is above the limit: too many snapshots or clones.
+    /// `OutOfRange` for whatever `decode` would refuse: an image that nobody can open again must
+    /// not be written. Most likely the whole is above the limit: too many snapshots or clones.
     pub fn encode(&self) -> Result<Vec<u8>, DecodeError> {
         self.check()?;
         let mut out = vec![0; size_of::<SuperblockFields>()];
@@ -381,7 +384,8 @@ impl Superblock {
     /// Reads and verifies a superblock.
     ///
     /// # Errors
-    /// What is wrong, and where; `UnknownFeature` if the image needs a later version of this software.
+    /// What is wrong, and where; `UnknownFeature` if the image needs a later version of this
+    /// software.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let fields: &SuperblockFields = reader.one("superblock")?;
@@ -461,8 +465,8 @@ impl Superblock {
         self.check_sections()
     }
 
-    /// The rules for what follows the fixed fields. Where a row is depends on what is before it, so errors name the
-    /// field that counts the rows.
+    /// The rules for what follows the fixed fields. Where a row is depends on what is before it, so
+    /// errors name the field that counts the rows.
     fn check_sections(&self) -> Result<(), DecodeError> {
         let is_name = |name: &str| ImageName::parse(name).is_ok();
         let checkpoint = |c: &CheckpointName| c.covers < c.seq && c.seq.0 <= OBJECT_SEQ_MAX;

@@ -49,8 +49,8 @@ pub struct CacheConfig {
     /// The identity that the SSD gets if it must be started empty. Never used before; the caller
     /// makes it, because the engine draws no random numbers.
     pub new_cache: Uuid,
-    /// Where background writes run. Its timer must be enabled, and it must be alive when `close` is
-    /// called.
+    /// Where background writes run. Its timer must be enabled, and it must be alive when `close`
+    /// is called.
     pub runtime: Handle,
 }
 

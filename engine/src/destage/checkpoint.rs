@@ -1,11 +1,13 @@
 //! Checkpoints: when one is due, and what it writes.
 //!
-//! A checkpoint covers the objects retired when it was planned. It writes the sections of the map that changed since
-//! the last one into map parts, and an index that says for every section where its newest copy is. Cost is
-//! proportional to what changed. Writers never wait: the map is copied on write.
+//! A checkpoint covers the objects retired when it was planned. It writes the sections of the map
+//! that changed since the last one into map parts, and an index that says for every section where
+//! its newest copy is. Cost is proportional to what changed. Writers never wait: the map is copied
+//! on write.
 //!
-//! Invariants: 1. the index refers only to map parts that are retired before the checkpoint is. 2. A section is marked
-//! clean only together with a plan that writes it; plans never fail, they are retried until the volume itself fails.
+//! Invariants: 1. the index refers only to map parts that are retired before the checkpoint is. 2.
+//! A section is marked clean only together with a plan that writes it; plans never fail, they are
+//! retried until the volume itself fails.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,7 +64,8 @@ pub(crate) struct Progress {
     running: bool,
 }
 
-/// The objects of a checkpoint: map parts, then the checkpoint itself, then what to do when it is retired.
+/// The objects of a checkpoint: map parts, then the checkpoint itself, then what to do when it is
+/// retired.
 pub(crate) type Objects = (Vec<(ObjectSeq, Bytes)>, Bytes, Plan);
 
 /// What a plan was made from, taken at one moment.

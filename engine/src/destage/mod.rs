@@ -1,17 +1,19 @@
 //! Destage: from batches to objects, in parallel to the store and retired in order.
 //!
-//! One task owns the order. It starts the upload of what is sealed (data objects, map parts, checkpoints; each takes
-//! the next sequence), several at a time, and retires them strictly in sequence order: only then does the map learn of
-//! them, the log's tail move, the superblock name them.
+//! One task owns the order. It starts the upload of what is sealed (data objects, map parts,
+//! checkpoints; each takes the next sequence), several at a time, and retires them strictly in
+//! sequence order: only then does the map learn of them, the log's tail move, the superblock name
+//! them.
 //!
-//! Invariants: 1. an object is retired only when it and all before it are in the store and the term was unbroken after
-//! that. 2. The map equals the retired objects. 3. The log's tail passes a record only when the object that covers it
-//! is retired and the log superblock that says so is durable. 4. The superblock names a checkpoint only when it and
-//! everything that it refers to are retired.
-//! Crash: after a put, the object counts if no gap is before it; recovery then skips the log records that it covers.
-//! After a retire but before the log superblock, recovery skips the same records by their write sequence. After a
-//! checkpoint's put but before the superblock, the checkpoint is an object that replay passes over.
-//! Concurrency: uploads run as tasks of their own and touch no state; the state is changed here, in one place.
+//! Invariants: 1. an object is retired only when it and all before it are in the store and the term
+//! was unbroken after that. 2. The map equals the retired objects. 3. The log's tail passes a
+//! record only when the object that covers it is retired and the log superblock that says so is
+//! durable. 4. The superblock names a checkpoint only when it and everything that it refers to are
+//! retired. Crash: after a put, the object counts if no gap is before it; recovery then skips the
+//! log records that it covers. After a retire but before the log superblock, recovery skips the
+//! same records by their write sequence. After a checkpoint's put but before the superblock, the
+//! checkpoint is an object that replay passes over. Concurrency: uploads run as tasks of their own
+//! and touch no state; the state is changed here, in one place.
 
 pub(crate) mod checkpoint;
 pub(crate) mod seal;
@@ -143,13 +145,15 @@ impl Destager {
         Ok(true)
     }
 
-    /// Seals the open batch if it is old, wanted by a flush, or the volume is closing. Returns when it will be old.
+    /// Seals the open batch if it is old, wanted by a flush, or the volume is closing. Returns when
+    /// it will be old.
     fn seal_if_due(&self) -> Option<Instant> {
         let mut state = self.shared.state.lock();
         let opened = state.open.as_ref()?.opened;
         let due = opened + self.shared.options.batch_age;
         let closing = matches!(state.phase, Phase::Closing);
-        // While batches wait for an upload, age alone makes none of them smaller and all of them more.
+        // While batches wait for an upload, age alone makes none of them smaller and all of them
+        // more.
         let waiting = state.sealed.len() > state.uploading;
         if waiting && !state.seal_now && !closing {
             return None;
@@ -222,7 +226,8 @@ impl Destager {
         Some(batch)
     }
 
-    /// Gives back the memory of batches that wait for an upload, the youngest first, while there is too much of it.
+    /// Gives back the memory of batches that wait for an upload, the youngest first, while there is
+    /// too much of it.
     fn give_ram_back(&self) {
         let state = self.shared.state.lock();
         let mut held: usize = state.sealed.iter().map(|batch| batch.ram_bytes()).sum();
@@ -289,7 +294,8 @@ impl Destager {
         fingerprint: u32,
     ) -> Result<()> {
         let slot = self.shared.state.lock().table.add(row_of(header, fingerprint));
-        // The batch stays in front of the map until all of it is there, so readers see no half-applied object.
+        // The batch stays in front of the map until all of it is there, so readers see no
+        // half-applied object.
         for part in parts(header).chunks(APPLY_CHUNK) {
             apply(&mut self.shared.state.lock(), slot, part);
         }
@@ -375,8 +381,8 @@ pub(crate) fn parts(header: &DataHeader) -> Vec<Part> {
     holes.chain(extents).collect()
 }
 
-/// Applies changes of the object in `slot`. The same function serves the running volume and recovery, so both see the
-/// same map.
+/// Applies changes of the object in `slot`. The same function serves the running volume and
+/// recovery, so both see the same map.
 pub(crate) fn apply(state: &mut State, slot: u32, parts: &[Part]) {
     let State { map, table, .. } = state;
     apply_to(map, table, slot, parts);

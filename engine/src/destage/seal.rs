@@ -1,8 +1,10 @@
 //! Sealing: from a batch to the bytes of an object.
 //!
-//! Pieces are sorted by address and neighbours merge. Whole pages are not copied: the object's payload is the list of
-//! pieces of log records that it consists of. Only pieces that direct I/O could not write are gathered into pages. Data whose memory was given back is read from the log, and verified. A frame that
-//! is one log entry keeps the entry's checksum, made when the write came in.
+//! Pieces are sorted by address and neighbours merge. Whole pages are not copied: the object's
+//! payload is the list of pieces of log records that it consists of. Only pieces that direct I/O
+//! could not write are gathered into pages. Data whose memory was given back is read from the log,
+//! and verified. A frame that is one log entry keeps the entry's checksum, made when the write came
+//! in.
 
 use std::sync::Arc;
 
@@ -74,8 +76,8 @@ pub(crate) async fn build(
     Ok((header, fingerprint, parts.collect()))
 }
 
-/// The same bytes in parts that each start at a page of memory and are whole pages long, zeros at the end included: one
-/// part that is not would send the whole object through the page cache.
+/// The same bytes in parts that each start at a page of memory and are whole pages long, zeros at
+/// the end included: one part that is not would send the whole object through the page cache.
 fn whole_pages(parts: impl Iterator<Item = Bytes>) -> Vec<Bytes> {
     let fits = |part: &Bytes| {
         part.as_ptr().addr().is_multiple_of(PAGE_LEN) && part.len().is_multiple_of(PAGE_LEN)

@@ -1,7 +1,9 @@
-//! The tail of the write log: moved when an object is retired, and durable before the space behind it is used again.
+//! The tail of the write log: moved when an object is retired, and durable before the space behind
+//! it is used again.
 //!
-//! Crash: the two superblock pages are written in turn, each followed by a sync. Whichever is lost, torn or damaged, the
-//! other one still points at a record that was not overwritten: space is freed only up to the older of the two tails.
+//! Crash: the two superblock pages are written in turn, each followed by a sync. Whichever is lost,
+//! torn or damaged, the other one still points at a record that was not overwritten: space is freed
+//! only up to the older of the two tails.
 
 use std::sync::Arc;
 
@@ -62,7 +64,8 @@ impl Tail {
         self.superblock.retired_write = batch.last_write;
         self.store(shared).await?;
         self.free(shared);
-        // What only the older copy keeps would come free with the next batch. In a log that is full of it there is none.
+        // What only the older copy keeps would come free with the next batch. In a log that is full
+        // of it there is none.
         let is_stuck = {
             let state = shared.state.lock();
             state.sealed.is_empty() && state.ring.used() * 2 >= state.ring.pages()

@@ -1,9 +1,11 @@
-//! Putting one numbered object, whatever it takes: create-only, settled by what is found under the name.
+//! Putting one numbered object, whatever it takes: create-only, settled by what is found under the
+//! name.
 //!
-//! Something may be there already. Our own bytes, from an attempt whose answer was lost: done. An older epoch, or
-//! another image of the same name: a leftover that no recovery counts, replaced by compare-and-swap. A newer epoch: we
-//! are fenced. While the store does not answer, this waits and tries again for ever; the log fills up meanwhile and
-//! writes slow down, nothing is lost, and the log says once what is wrong and since when.
+//! Something may be there already. Our own bytes, from an attempt whose answer was lost: done. An
+//! older epoch, or another image of the same name: a leftover that no recovery counts, replaced by
+//! compare-and-swap. A newer epoch: we are fenced. While the store does not answer, this waits and
+//! tries again for ever; the log fills up meanwhile and writes slow down, nothing is lost, and the
+//! log says once what is wrong and since when.
 
 use std::sync::Arc;
 

@@ -23,8 +23,8 @@ const _: () = assert!(PAGE as u64 == PAGE_BYTES);
 /// only help a gateway that has more records in flight than its SSD can have.
 pub const POOL_IDLE_BYTES_MAX: usize = 8 * POOLED_BYTES_MAX;
 
-/// The largest buffer that is recycled, in bytes; a larger one is made and freed each time. It holds
-/// a batch of the default size, which is the largest thing that is written or read regularly.
+/// The largest buffer that is recycled, in bytes; a larger one is made and freed each time. It
+/// holds a batch of the default size, which is the largest thing that is written or read regularly.
 pub const POOLED_BYTES_MAX: usize = PAGE << (CLASSES - 1);
 
 /// Sizes of recycled buffers: 1, 2, 4, .. 2048 pages.

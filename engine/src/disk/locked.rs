@@ -43,8 +43,9 @@ impl fmt::Display for IoMode {
 /// Bytes of zeros in one write while a disk is made: enough for the full rate of an NVMe SSD.
 const FILL_BYTES: usize = 4 << 20;
 
-/// A file is called in use only after so long. What a process that was killed had in flight through io_uring holds its
-/// files, and so their locks, for a while after the process is gone; whoever restarts it at once must not be refused.
+/// A file is called in use only after so long. What a process that was killed had in flight through
+/// io_uring holds its files, and so their locks, for a while after the process is gone; whoever
+/// restarts it at once must not be refused.
 const IN_USE_AFTER: Duration = Duration::from_secs(1);
 
 /// Pause between attempts to lock.
@@ -230,7 +231,8 @@ impl Creation {
     }
 
     fn fill_and_name(&self, file: File) -> io::Result<(File, IoMode)> {
-        // Asked first: a reservation that fails takes all that is left for a moment, from everybody on this disk.
+        // Asked first: a reservation that fails takes all that is left for a moment, from everybody
+        // on this disk.
         let free = rustix::fs::fstatvfs(&file)?;
         if self.len > free.f_bavail.saturating_mul(free.f_frsize) {
             return Err(Errno::NOSPC.into());

@@ -1,8 +1,9 @@
 //! Space in the ring of a write log, in pages.
 //!
-//! Positions count pages since the log was made and never wrap; the place in the file is the position modulo the size.
-//! Invariant: `tail <= head <= tail + pages`. The tail is the one that is *durable* in the log's superblock: a record
-//! that the superblock may still point at is never overwritten.
+//! Positions count pages since the log was made and never wrap; the place in the file is the
+//! position modulo the size. Invariant: `tail <= head <= tail + pages`. The tail is the one that is
+//! *durable* in the log's superblock: a record that the superblock may still point at is never
+//! overwritten.
 
 use lsvd_common::log::header::RING_START_PAGE;
 use lsvd_common::units::PAGE_BYTES;

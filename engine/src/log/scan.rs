@@ -1,9 +1,10 @@
 //! The scan of a write log after a crash: every record from the tail on that counts.
 //!
-//! A record counts if it is whole and continues the one before it: same image and log, next sequence, next position, and
-//! the header checksum of its predecessor. The first that does not ends the log: it was being written, or a sync that
-//! nobody was told of had not covered it. Unless a later record says that it was durable: then acknowledged data is
-//! damaged, and that is an error, not an end.
+//! A record counts if it is whole and continues the one before it: same image and log, next
+//! sequence, next position, and the header checksum of its predecessor. The first that does not
+//! ends the log: it was being written, or a sync that nobody was told of had not covered it. Unless
+//! a later record says that it was durable: then acknowledged data is damaged, and that is an
+//! error, not an end.
 
 use lsvd_common::codec::page_ceil;
 use lsvd_common::ids::{Epoch, WriteSeq};
@@ -122,8 +123,9 @@ pub(crate) async fn scan(
     Ok(Scan { records, end: mark, synced_page })
 }
 
-/// Writes the pages from `from` to `to` again, as they are. Pages that a failed sync lost read well until power goes, and
-/// no later sync covers them; whoever failed may not have had the time to say so.
+/// Writes the pages from `from` to `to` again, as they are. Pages that a failed sync lost read well
+/// until power goes, and no later sync covers them; whoever failed may not have had the time to say
+/// so.
 pub(crate) async fn rewrite(
     log: &dyn Disk,
     ring_pages: u64,
@@ -227,8 +229,8 @@ impl Scanner<'_> {
         }
     }
 
-    /// The header of a record at a position, if there is a whole one of this image and log. Its data is not looked at:
-    /// what the header says of other records is as good without it.
+    /// The header of a record at a position, if there is a whole one of this image and log. Its
+    /// data is not looked at: what the header says of other records is as good without it.
     async fn header_at(&mut self, page: u64) -> Result<Option<RecordHeader>> {
         let Some(first) = self.bytes(page, PAGE_LEN).await? else { return Ok(None) };
         let Ok(peek) = RecordHeader::peek(first) else { return Ok(None) };
@@ -238,8 +240,9 @@ impl Scanner<'_> {
         Ok(ours.then_some(header))
     }
 
-    /// Looks behind the end for a record that says that more was durable. Later records are followed one by one for as
-    /// far as they go: the first that was written after a sync may be far behind.
+    /// Looks behind the end for a record that says that more was durable. Later records are
+    /// followed one by one for as far as they go: the first that was written after a sync may
+    /// be far behind.
     async fn check_end(&mut self, end: LogMark) -> Result<()> {
         // The record at the end, whole, and one behind it: so far the next one may be away.
         let span = ((RECORD_HEADER_MAX + RECORD_DATA_MAX) as u64 / PAGE_BYTES) * 2;
@@ -247,7 +250,8 @@ impl Scanner<'_> {
         let behind = self.superblock.tail_page + ring;
         let (mut page, mut seen) = (end.page, end.page);
         while page < behind && page - seen <= span {
-            // Also of a later lap or term: then it is the newer superblock that is damaged, and this one too old.
+            // Also of a later lap or term: then it is the newer superblock that is damaged, and
+            // this one too old.
             let later = self.header_at(page).await?.filter(|header| {
                 let is_here = header.page >= page && (header.page - page).is_multiple_of(ring);
                 is_here && header.record > end.record

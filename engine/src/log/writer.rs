@@ -1,17 +1,19 @@
 //! The log writer: the one task that writes records and syncs the SSD.
 //!
-//! Group commit: all writes that wait when the device becomes free go out as one record. While a record is on its way a
-//! further one is started only when much data waits, so that small writes gather and large ones keep the device busy.
-//! One sync at a time serves all flushes that wait when it starts. A client that flushes after every record gets its
-//! records written durably at once: one trip to the device instead of two.
+//! Group commit: all writes that wait when the device becomes free go out as one record. While a
+//! record is on its way a further one is started only when much data waits, so that small writes
+//! gather and large ones keep the device busy. One sync at a time serves all flushes that wait when
+//! it starts. A client that flushes after every record gets its records written durably at once:
+//! one trip to the device instead of two.
 //!
-//! Invariants: 1. records are applied (to the batch, then acknowledged) in log order, so acknowledgement order is write
-//! sequence order. 2. A sync that serves a waiter started after the waiter's record was complete. 3. After a failed
-//! write or sync nothing is acknowledged any more.
-//! Crash: a record counts from the moment that it and all before it are whole on the SSD. One that was applied but not
-//! synced may be lost with everything behind it; a flush behind it was then not acknowledged. A record is written
-//! durably only when all before it are durable, so that its completion means what a sync means.
-//! Concurrency: owns the order of device operations; takes the state lock only to take work and to apply results.
+//! Invariants: 1. records are applied (to the batch, then acknowledged) in log order, so
+//! acknowledgement order is write sequence order. 2. A sync that serves a waiter started after the
+//! waiter's record was complete. 3. After a failed write or sync nothing is acknowledged any more.
+//! Crash: a record counts from the moment that it and all before it are whole on the SSD. One that
+//! was applied but not synced may be lost with everything behind it; a flush behind it was then not
+//! acknowledged. A record is written durably only when all before it are durable, so that its
+//! completion means what a sync means. Concurrency: owns the order of device operations; takes the
+//! state lock only to take work and to apply results.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -35,7 +37,8 @@ use crate::state::{Action, PanicGuard, Phase, Queued, Shared, Stats, SyncWaiter}
 /// Records on their way to the SSD at one time.
 const FLIGHT_MAX: usize = 4;
 
-/// Flushes in a row, each behind one record, after which the next record is written durably at once.
+/// Flushes in a row, each behind one record, after which the next record is written durably at
+/// once.
 const FLUSH_STREAK: u32 = 2;
 
 /// Data that must wait before a record is started behind one that is still on its way.
@@ -143,8 +146,8 @@ impl Writer {
         }
     }
 
-    /// Takes the writes of the next record off the queue, if one should start now and has space. Returns them with the
-    /// pages to skip before it and the mark where the log's head was.
+    /// Takes the writes of the next record off the queue, if one should start now and has space.
+    /// Returns them with the pages to skip before it and the mark where the log's head was.
     fn take_group(&self) -> Option<(Vec<Queued>, Option<u64>, LogMark)> {
         let mut state = self.shared.state.lock();
         if state.queue.is_empty() || matches!(state.phase, Phase::Failed(_)) {
@@ -257,7 +260,8 @@ impl Writer {
         });
     }
 
-    /// True if the record at `at` should be durable when it is complete: somebody wants that of it, or probably will.
+    /// True if the record at `at` should be durable when it is complete: somebody wants that of it,
+    /// or probably will.
     fn wants_durable(&self, at: LogMark, writes: &[Queued]) -> bool {
         let mut state = self.shared.state.lock();
         if !state.flushed_since_record {
@@ -268,7 +272,8 @@ impl Writer {
         wanted && self.flight.is_empty() && self.sync.is_none() && state.synced_page == at.page
     }
 
-    /// Moves the head of the ring behind a record at `at`. Returns the new head and the record's byte offset.
+    /// Moves the head of the ring behind a record at `at`. Returns the new head and the record's
+    /// byte offset.
     fn advance(&self, pages: u64, crc: u32, at: LogMark) -> (LogMark, u64) {
         let mut state = self.shared.state.lock();
         let offset = state.ring.offset(at.page);
@@ -276,8 +281,8 @@ impl Writer {
         (state.ring.head(), offset)
     }
 
-    /// Applies the oldest record on its way, which is complete: its data goes to the open batch, its writes are
-    /// acknowledged (or wait for a sync).
+    /// Applies the oldest record on its way, which is complete: its data goes to the open batch,
+    /// its writes are acknowledged (or wait for a sync).
     fn apply(&mut self) {
         let Some(flight) = self.flight.pop_front() else { return };
         let mut acknowledged = Vec::with_capacity(flight.writes.len());

@@ -1,7 +1,8 @@
 //! Frames of objects: from the cache, else from the store, verified.
 //!
-//! A run of neighbouring frames that the cache lacks is one range GET. When the frame before a run is in memory, the
-//! reader is walking through the object, in the order in which the data was written, and the run is made longer.
+//! A run of neighbouring frames that the cache lacks is one range GET. When the frame before a run
+//! is in memory, the reader is walking through the object, in the order in which the data was
+//! written, and the run is made longer.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -91,7 +92,8 @@ async fn fetch_run(
     while let Some(first) = parts.peek() {
         let first = first.frame;
         let wanted = u32::try_from(parts.len()).unwrap_or(RUN_MAX).min(RUN_MAX);
-        // Who comes for the same run meanwhile waits for this one, and may get a longer or shorter one.
+        // Who comes for the same run meanwhile waits for this one, and may get a longer or shorter
+        // one.
         let fetch = || fetch(shared, place, first, wanted);
         let run = shared.flights.run(key(shared, place, first), fetch).await?;
         let before = answer.len();
@@ -142,7 +144,8 @@ async fn fetch(
         body => body?,
     };
     Stats::add(&shared.stats.frames_fetched, frames.len() as u64);
-    // Neighbours that were not asked for, and long runs, are scans as far as the SSD tier is concerned.
+    // Neighbours that were not asked for, and long runs, are scans as far as the SSD tier is
+    // concerned.
     let hint = if walking || wanted > 2 { Hint::Sequential } else { Hint::Random };
     let mut at = 0_usize;
     for (index, frame) in (first..).zip(frames) {
@@ -152,7 +155,8 @@ async fn fetch(
         }
         let bytes = body.slice(at..end);
         match check_frame(frame, &bytes) {
-            // The answer ends before a damaged frame: it is an error for who asks for it, and for nobody else.
+            // The answer ends before a damaged frame: it is an error for who asks for it, and for
+            // nobody else.
             Err(_) if index > first => break,
             checked => checked.map_err(|error| damaged(shared, place, frame, error))?,
         }
@@ -210,8 +214,8 @@ async fn frame_table(shared: &Arc<Shared>, place: &ObjectPlace) -> Result<FrameT
     Ok(FrameTable { fingerprint, frames: header.frames.into() })
 }
 
-/// An object that the map needs and the store does not give. If it is not there, data is lost: that is damage, not an
-/// answer.
+/// An object that the map needs and the store does not give. If it is not there, data is lost: that
+/// is damage, not an answer.
 fn unreadable(shared: &Shared, place: &ObjectPlace, error: lsvd_store::StoreError) -> Error {
     let name = shared.name.numbered(place.seq);
     let lost =

@@ -37,7 +37,8 @@ pub(crate) async fn read(
 
 /// The data of a whole batch, read from the log in one or two large reads.
 pub(crate) struct LogImage {
-    /// Where each read began in the log file, and what it found; in the order of the batch's records.
+    /// Where each read began in the log file, and what it found; in the order of the batch's
+    /// records.
     runs: Vec<(u64, Bytes)>,
 }
 
@@ -52,7 +53,8 @@ impl LogImage {
             let first = place.at / PAGE_BYTES * PAGE_BYTES;
             let behind = (place.at + u64::from(place.len)).next_multiple_of(PAGE_BYTES);
             match spans.last_mut() {
-                // Entries follow each other; one that is before the last is behind the end of the ring.
+                // Entries follow each other; one that is before the last is behind the end of the
+                // ring.
                 Some((start, end)) if *start <= first => *end = behind.max(*end),
                 _ => spans.push((first, behind)),
             }

@@ -1,4 +1,5 @@
-//! Frame tables of objects, needed to verify what is fetched: the most recently used ones, within a fixed memory.
+//! Frame tables of objects, needed to verify what is fetched: the most recently used ones, within a
+//! fixed memory.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,11 +1,12 @@
 //! Reads: a plan under the lock, then the pieces, each verified before a byte of it is returned.
 //!
-//! A range consists of pieces in batches (memory, or the log once memory was given back), in objects, and holes. The
-//! newest wins: the open batch, sealed batches from the youngest to the oldest, then the map. Pieces in objects go by
-//! frame: RAM tier, SSD tier, else the store, one range GET for a run of missing frames.
+//! A range consists of pieces in batches (memory, or the log once memory was given back), in
+//! objects, and holes. The newest wins: the open batch, sealed batches from the youngest to the
+//! oldest, then the map. Pieces in objects go by frame: RAM tier, SSD tier, else the store, one
+//! range GET for a run of missing frames.
 //!
-//! Invariant: a piece in the log is pinned when it is planned, so its space is not reused before it is read.
-//! Concurrency: any number of reads at a time; a read that only needs memory never waits.
+//! Invariant: a piece in the log is pinned when it is planned, so its space is not reused before it
+//! is read. Concurrency: any number of reads at a time; a read that only needs memory never waits.
 
 pub(crate) mod frames;
 pub(crate) mod from_log;

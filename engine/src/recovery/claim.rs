@@ -1,9 +1,9 @@
 //! Claiming an image: who may write it, and with which log.
 //!
-//! The superblock names the log of the current term. Whoever holds that log (its file is locked, so its last user is
-//! dead) may go on without asking: nobody else wrote since. Anybody else is refused with the owner's name, or takes
-//! over; a log that is not the one named holds writes that are not part of the image any more and is set aside, never
-//! deleted.
+//! The superblock names the log of the current term. Whoever holds that log (its file is locked, so
+//! its last user is dead) may go on without asking: nobody else wrote since. Anybody else is
+//! refused with the owner's name, or takes over; a log that is not the one named holds writes that
+//! are not part of the image any more and is set aside, never deleted.
 
 use std::sync::Arc;
 
@@ -71,7 +71,8 @@ pub(super) async fn claim(
     let mut usable_log = None;
     let mut stranded = None;
     match found {
-        // With a takeover, a log that cannot be replayed must not stand in the way: it is lost, as the caller accepts.
+        // With a takeover, a log that cannot be replayed must not stand in the way: it is lost, as
+        // the caller accepts.
         Some((log, Ok(superblock))) if resumed => {
             let damaged = match scan::scan(&*log, &superblock, false).await {
                 Err(error) => error.kind() == ErrorKind::Corrupt,
@@ -162,7 +163,8 @@ fn in_use(
     Error::new(ErrorKind::InUse, context)
 }
 
-/// True if nothing in the log is needed: it was closed cleanly, or we released the image and nobody had it since.
+/// True if nothing in the log is needed: it was closed cleanly, or we released the image and nobody
+/// had it since.
 fn is_drained(log: &LogSuperblock, image: &Superblock) -> bool {
     log.clean || (log.epoch == image.epoch && image.owner.is_none())
 }
@@ -198,7 +200,8 @@ async fn set_aside(
     Ok(Stranded { name: aside })
 }
 
-/// Writes the claim. If the superblock changes under us, the caller starts over: who owns it may have changed.
+/// Writes the claim. If the superblock changes under us, the caller starts over: who owns it may
+/// have changed.
 async fn take(
     places: &Places,
     name: &ImageName,

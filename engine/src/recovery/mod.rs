@@ -1,10 +1,14 @@
-//! Opening an image: claim the term, recover what the store has, then what the log has, and start the volume.
+//! Opening an image: claim the term, recover what the store has, then what the log has, and start
+//! the volume.
 //!
-//! Order, and what a crash after each step leaves: 1. the log file is opened (or made) and locked: nothing changed.
-//! 2. The superblock names our epoch and log, by compare-and-swap: a new open with the same log goes on from here, any
-//! other needs a takeover. 3. Checkpoint and object headers are read, then the log: nothing changed. 4. The fence is
-//! set: objects from the next sequence on count only with our epoch. 5. The log superblock gets our epoch and the tail;
-//! from here on records are written. Recovery is a function of store and log: repeated, it gives the same image.
+//! Order, and what a crash after each step leaves: 1. the log file is opened (or made) and locked:
+//! nothing changed.
+//! 2. The superblock names our epoch and log, by compare-and-swap: a new open with the same log
+//!    goes on from here, any
+//! other needs a takeover. 3. Checkpoint and object headers are read, then the log: nothing
+//! changed. 4. The fence is set: objects from the next sequence on count only with our epoch. 5.
+//! The log superblock gets our epoch and the tail; from here on records are written. Recovery is a
+//! function of store and log: repeated, it gives the same image.
 
 mod claim;
 mod objects;
@@ -84,11 +88,13 @@ pub struct Places {
 }
 
 impl Volume {
-    /// Opens an image as its only writer. With `takeover`, also if another gateway has it or the log of the last term is
-    /// gone: then the image is what the store has, a prefix of what was acknowledged.
+    /// Opens an image as its only writer. With `takeover`, also if another gateway has it or the
+    /// log of the last term is gone: then the image is what the store has, a prefix of what was
+    /// acknowledged.
     ///
     /// # Errors
-    /// `NotFound`, `InUse` naming the owner, `Corrupt` naming the damage, `Full`, `Unavailable`, `Invalid` options.
+    /// `NotFound`, `InUse` naming the owner, `Corrupt` naming the damage, `Full`, `Unavailable`,
+    /// `Invalid` options.
     pub async fn open(
         places: Places,
         name: &ImageName,
@@ -249,7 +255,8 @@ async fn start(
     let term = Term::new(Arc::clone(&places.store), name.clone(), log_id, claimed.known);
     let tail = log.batches.front().map_or(log.head, |batch| batch.begin);
     forget_torn_record(&*claimed.log, &log, name).await?;
-    // What is replayed was perhaps not synced before the crash; it is readable from now on, so it must stay.
+    // What is replayed was perhaps not synced before the crash; it is readable from now on, so it
+    // must stay.
     let (pages, from) = (log.superblock.ring_pages, log.synced_page.max(tail.page));
     let rewrite_context = || format!("make the log of image {name} durable");
     let rewritten = scan::rewrite(&*claimed.log, pages, from, log.head.page).await;
@@ -330,9 +337,9 @@ async fn start(
     Ok((shared, tasks))
 }
 
-/// Destroys what is left of a record at the end of the log. Its header may be whole and only its data torn: a record
-/// written over it later, and torn in its header, could complete it, and a write would appear that this term read as not
-/// there.
+/// Destroys what is left of a record at the end of the log. Its header may be whole and only its
+/// data torn: a record written over it later, and torn in its header, could complete it, and a
+/// write would appear that this term read as not there.
 async fn forget_torn_record(log: &dyn Disk, state: &LogState, name: &ImageName) -> Result<()> {
     let LogSuperblock { tail_page, ring_pages, .. } = state.superblock;
     if state.head.page - tail_page >= ring_pages {
@@ -364,7 +371,8 @@ async fn new_log(
     Ok((log, superblock))
 }
 
-/// Makes a drained log new, in place: what its ring still holds names another log and so never counts.
+/// Makes a drained log new, in place: what its ring still holds names another log and so never
+/// counts.
 async fn renew_log(
     log: &dyn Disk,
     old: &LogSuperblock,

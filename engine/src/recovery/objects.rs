@@ -1,9 +1,11 @@
-//! What the store has of an image: the newest whole checkpoint, then the objects behind it up to the first gap.
+//! What the store has of an image: the newest whole checkpoint, then the objects behind it up to
+//! the first gap.
 //!
-//! Objects are put in parallel, so a crash leaves gaps; what is behind one does not count, and is replaced when a new
-//! object gets its name. It is never deleted: a delete whose answer is lost may happen much later, and hit the new object
-//! under that name. An object of an older epoch than the fence at its place is the work of a writer that was
-//! fenced, and ends the stream as a gap does. What is damaged is never skipped: the image is not opened.
+//! Objects are put in parallel, so a crash leaves gaps; what is behind one does not count, and is
+//! replaced when a new object gets its name. It is never deleted: a delete whose answer is lost may
+//! happen much later, and hit the new object under that name. An object of an older epoch than the
+//! fence at its place is the work of a writer that was fenced, and ends the stream as a gap does.
+//! What is damaged is never skipped: the image is not opened.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -104,7 +106,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The state at the newest checkpoint that is whole; without one, at the beginning if everything since is there.
+    /// The state at the newest checkpoint that is whole; without one, at the beginning if
+    /// everything since is there.
     async fn newest_checkpoint(&self) -> Result<StoreState> {
         let mut damage = None;
         for named in &self.superblock.checkpoints {
@@ -249,7 +252,8 @@ impl Reader<'_> {
         for (seq, found) in in_parallel(self.options, read).await? {
             let found = match found {
                 Ok(found) => found,
-                // A checkpoint carries no data: the spare one must get past the one that it stands in for.
+                // A checkpoint carries no data: the spare one must get past the one that it stands
+                // in for.
                 Err(error) if error.kind() == ErrorKind::Corrupt && self.is_checkpoint(seq) => {
                     state.next_object = seq.next();
                     continue;
@@ -356,8 +360,8 @@ struct Found {
     data: Option<(DataHeader, u32)>,
 }
 
-/// Reads the header of a listed object. A gateway that was taken over and does not know it yet may replace a leftover
-/// between listing and reading: what looks damaged is judged by its size of now.
+/// Reads the header of a listed object. A gateway that was taken over and does not know it yet may
+/// replace a leftover between listing and reading: what looks damaged is judged by its size of now.
 async fn header(store: &dyn ObjectStore, key: &str, listed: u64) -> Result<Found> {
     let found = header_of_size(store, key, listed).await;
     if !found.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt) {
@@ -401,7 +405,8 @@ fn lost(context: String, error: lsvd_store::StoreError) -> Error {
     if gone { error.as_kind(ErrorKind::Corrupt) } else { error }
 }
 
-/// Runs futures on the backend runtime, a fixed number at a time, and returns their results in order.
+/// Runs futures on the backend runtime, a fixed number at a time, and returns their results in
+/// order.
 async fn in_parallel<F>(
     options: &VolumeOptions,
     futures: impl Iterator<Item = F>,

@@ -1,7 +1,7 @@
 //! The clean end of a volume.
 //!
-//! Crash: nothing here is needed for recovery. Until the superblock is released, the next open with the same log goes
-//! on from the log; after it, everything is in the store.
+//! Crash: nothing here is needed for recovery. Until the superblock is released, the next open with
+//! the same log goes on from the log; after it, everything is in the store.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const CLOSE_REPORT: Duration = Duration::from_secs(10);
 
 impl Volume {
-    /// Closes the volume: refuses new writes, drains to the store, writes a checkpoint, releases the image. Reads go on
-    /// until the end. Waits for the store for as long as it takes; dropping the future leaves a volume that a later open
-    /// recovers, with nothing lost.
+    /// Closes the volume: refuses new writes, drains to the store, writes a checkpoint, releases
+    /// the image. Reads go on until the end. Waits for the store for as long as it takes;
+    /// dropping the future leaves a volume that a later open recovers, with nothing lost.
     ///
     /// # Errors
     /// `Fenced`, `Failed`; then the image was not released. `Closed` if it was closed before.
@@ -37,7 +37,8 @@ impl Volume {
             state.phase = Phase::Closing;
         }
         self.drain().await?;
-        // From here on there is no way back: whatever interrupts this leaves a volume to be recovered.
+        // From here on there is no way back: whatever interrupts this leaves a volume to be
+        // recovered.
         let Some(mut running) = tasks.take() else {
             return Err(Error::new(ErrorKind::Closed, "the volume is closed"));
         };
@@ -68,7 +69,8 @@ impl Volume {
                 if let Phase::Failed(error) = &state.phase {
                     return Err(error.clone());
                 }
-                // The head of the ring says nothing of a record that is just being put together on another thread.
+                // The head of the ring says nothing of a record that is just being put together on
+                // another thread.
                 let applied = state.writing == 0;
                 let batches = state.open.is_none() && state.sealed.is_empty();
                 if state.queue.is_empty() && applied && batches {

@@ -1,8 +1,9 @@
 //! An open volume: reads, writes, flushes, discards, and a clean close.
 //!
 //! Does not: speak a protocol, cut bytes into sectors for a client, or know other volumes.
-//! Concurrency: any number of callers on any thread. Dropping the future of a write leaves its outcome open, as with
-//! any disk; dropping a volume without `close` is a crash, and recovery deals with it.
+//! Concurrency: any number of callers on any thread. Dropping the future of a write leaves its
+//! outcome open, as with any disk; dropping a volume without `close` is a crash, and recovery deals
+//! with it.
 
 mod close;
 mod write;
@@ -223,7 +224,8 @@ impl Volume {
         Stats::add(&self.shared.stats.read_bytes, len);
     }
 
-    /// Which parts of a range hold data, in order, at most `limit` of them; the last one may end before the range does.
+    /// Which parts of a range hold data, in order, at most `limit` of them; the last one may end
+    /// before the range does.
     ///
     /// # Errors
     /// `OutOfRange`, `Closed`, `Failed`.

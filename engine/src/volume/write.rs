@@ -1,7 +1,8 @@
-//! The way of a write into the log: range, admission, sequence, queue; and what waits for durability.
+//! The way of a write into the log: range, admission, sequence, queue; and what waits for
+//! durability.
 //!
-//! Invariant: a write is queued in the order in which it was admitted, and admission is in the order of calls, so the
-//! order of calls on one thread is the order of write sequences.
+//! Invariant: a write is queued in the order in which it was admitted, and admission is in the
+//! order of calls, so the order of calls on one thread is the order of write sequences.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -32,13 +33,15 @@ const DISCARD_COST: u64 = 64;
 const SPACE_WAIT: Duration = Duration::from_millis(100);
 
 impl Volume {
-    /// Writes `data` at byte `offset`. With `fua` it is acknowledged only when a flush behind it would be.
+    /// Writes `data` at byte `offset`. With `fua` it is acknowledged only when a flush behind it
+    /// would be.
     ///
-    /// A write of up to the record size (4 MiB by default) is atomic: after a crash all or nothing of it is there.
-    /// Returns its place in the order in which the image acknowledges.
+    /// A write of up to the record size (4 MiB by default) is atomic: after a crash all or nothing
+    /// of it is there. Returns its place in the order in which the image acknowledges.
     ///
     /// # Errors
-    /// `OutOfRange`, `Closed`, `Fenced`, `Failed`; after `Failed` it is unknown whether the data will be there.
+    /// `OutOfRange`, `Closed`, `Fenced`, `Failed`; after `Failed` it is unknown whether the data
+    /// will be there.
     pub async fn write(&self, offset: u64, data: Bytes, fua: bool) -> Result<WriteSeq> {
         let range = self.range(offset, data.len() as u64)?;
         let len = data.len() as u64;
@@ -67,7 +70,8 @@ impl Volume {
         Ok(write)
     }
 
-    /// Makes a range read as zeros and gives its space back. Logged, ordered and durable like a write.
+    /// Makes a range read as zeros and gives its space back. Logged, ordered and durable like a
+    /// write.
     ///
     /// # Errors
     /// As [`Self::write`].
@@ -86,8 +90,8 @@ impl Volume {
         Ok(write)
     }
 
-    /// Waits until everything acknowledged before is durable: on the SSD, or in the store, as the volume was opened.
-    /// Returns the last write that it covers.
+    /// Waits until everything acknowledged before is durable: on the SSD, or in the store, as the
+    /// volume was opened. Returns the last write that it covers.
     ///
     /// # Errors
     /// `Closed`, `Fenced`, `Failed`: then nothing is known of what was not flushed before.

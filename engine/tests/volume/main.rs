@@ -12,7 +12,8 @@ use lsvd_engine::{ErrorKind, Volume};
 
 use crate::world::{SIZE, World, pattern};
 
-/// Random operations; the volume is closed, or dropped as in a crash that loses nothing, and opened again in between.
+/// Random operations; the volume is closed, or dropped as in a crash that loses nothing, and opened
+/// again in between.
 #[tokio::test(start_paused = true)]
 async fn it_reads_like_an_array_through_restarts() {
     for seed in 0..12 {

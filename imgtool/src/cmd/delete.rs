@@ -69,7 +69,8 @@ pub(crate) async fn delete(
 async fn describe(context: &Context, name: &ImageName, force: bool) -> anyhow::Result<String> {
     let superblock = match image::superblock(&context.pool.store, name).await {
         Ok(superblock) => superblock,
-        // Leftovers of an interrupted deletion are finished by the engine, which also says if there are none.
+        // Leftovers of an interrupted deletion are finished by the engine, which also says if there
+        // are none.
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return Ok(format!("what is left of image {name}"));
         }

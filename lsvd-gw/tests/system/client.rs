@@ -1,5 +1,5 @@
-//! An NBD client of our own, as plain as it can be: one request at a time, simple replies, nothing retried. It shows a
-//! test exactly what was acknowledged and with which error.
+//! An NBD client of our own, as plain as it can be: one request at a time, simple replies, nothing
+//! retried. It shows a test exactly what was acknowledged and with which error.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;

@@ -1,9 +1,10 @@
-//! Crash loops: a gateway is killed at a random moment under load, started again, and must have what it promised.
+//! Crash loops: a gateway is killed at a random moment under load, started again, and must have
+//! what it promised.
 //!
-//! With its state directory kept, everything that was acknowledged is there (a killed process takes no page cache with
-//! it), and a write without an answer is there as a whole or not at all. With the state directory wiped, the image is
-//! the state after some number of acknowledged writes, at least those that the store had, and with `--flush backend` at
-//! least those that were flushed.
+//! With its state directory kept, everything that was acknowledged is there (a killed process takes
+//! no page cache with it), and a write without an answer is there as a whole or not at all. With
+//! the state directory wiped, the image is the state after some number of acknowledged writes, at
+//! least those that the store had, and with `--flush backend` at least those that were flushed.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,7 +18,8 @@ use crate::client::{Answer, Client, Failure};
 use crate::gateway::{Gateway, IMAGE, Site};
 use crate::model::{self, PAGE, Stamp};
 
-/// Writers of the loop that keeps its state directory, each with a connection and a part of the image.
+/// Writers of the loop that keeps its state directory, each with a connection and a part of the
+/// image.
 const WRITERS: usize = 4;
 
 /// Pages of each writer's part (32 MiB).
@@ -32,7 +34,8 @@ const ROUNDS: u32 = 5;
 /// A restart is back in service in less than this.
 const RESTART_MAX: Duration = Duration::from_secs(2);
 
-/// The rounds that somebody asked for, who then wants the default sizes and the limit for restarts as well.
+/// The rounds that somebody asked for, who then wants the default sizes and the limit for restarts
+/// as well.
 fn asked_rounds() -> Option<u32> {
     let rounds = std::env::var("LSVD_CRASH_ROUNDS").ok()?;
     Some(rounds.parse().expect("LSVD_CRASH_ROUNDS is a number"))
@@ -267,7 +270,8 @@ impl History {
             let durable = matches!(request, Request::Flush | Request::Write { fua: true, .. });
             report.flushes += u64::from(change.is_none());
             report.changes += u64::from(change.is_some());
-            // A change without an answer may be there all the same: it is the end of the longest prefix.
+            // A change without an answer may be there all the same: it is the end of the longest
+            // prefix.
             self.changes.extend(change);
             if !acknowledged {
                 return;

@@ -1,6 +1,8 @@
-//! Damaged bytes on every medium: each gives the documented error or recovery, never a wrong byte and never a panic.
+//! Damaged bytes on every medium: each gives the documented error or recovery, never a wrong byte
+//! and never a panic.
 //!
-//! Reads go to the store in these tests: the caches are small or off, so that they do not hide the damage.
+//! Reads go to the store in these tests: the caches are small or off, so that they do not hide the
+//! damage.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -114,7 +116,8 @@ fn assert_refused(site: &Site, parts: &[&str]) {
     }
 }
 
-/// Reads every page by itself: those that `damaged` names fail with EIO, all others hold what was written.
+/// Reads every page by itself: those that `damaged` names fail with EIO, all others hold what was
+/// written.
 fn assert_damage_is_confined(client: &mut Client, damaged: impl Fn(usize) -> bool) {
     let mut errors = 0;
     for page in 0..PAGES {
@@ -188,7 +191,8 @@ fn a_flipped_bit_in_an_objects_header_is_a_read_error() {
     let site = closed();
     let object = objects_of(&site, ObjectKind::Data)[0].clone();
     flip(&object, 200);
-    // The checkpoint covers the object, so the image opens; its frames cannot be verified, so they are not returned.
+    // The checkpoint covers the object, so the image opens; its frames cannot be verified, so they
+    // are not returned.
     let gateway = site.mount();
     let mut pages = Vec::new();
     for page in 0..PAGES {

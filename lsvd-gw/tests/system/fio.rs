@@ -1,4 +1,5 @@
-//! fio with its NBD engine: verified load. Ten seconds each; the acceptance runs of a minute are `LSVD_LONG=1`.
+//! fio with its NBD engine: verified load. Ten seconds each; the acceptance runs of a minute are
+//! `LSVD_LONG=1`.
 
 use std::process::Command;
 
@@ -34,7 +35,8 @@ fn random_writes_of_four_kib_verify() {
     }
 }
 
-/// fio verifies sizes that are multiples of each other only; `mixed` covers the others, with trims in between.
+/// fio verifies sizes that are multiples of each other only; `mixed` covers the others, with trims
+/// in between.
 #[test]
 fn mixed_sizes_on_an_image_of_512_byte_sectors_verify() {
     let site = Site::new();

@@ -1,7 +1,8 @@
-//! A gateway under test: started on directories of its own, watched, and always killed by its process id.
+//! A gateway under test: started on directories of its own, watched, and always killed by its
+//! process id.
 //!
-//! Invariants: 1. No gateway outlives its handle. 2. A log line of level WARN or ERROR that the test did not name, and any
-//! panic, fails the test.
+//! Invariants: 1. No gateway outlives its handle. 2. A log line of level WARN or ERROR that the
+//! test did not name, and any panic, fails the test.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

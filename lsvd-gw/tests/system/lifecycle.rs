@@ -67,7 +67,8 @@ fn a_stop_under_load_answers_everything_and_loses_nothing() {
     for (writer, written) in written.into_iter().enumerate() {
         let pages = writer * 4096..writer * 4096 + 4096;
         let stamps = model::read_stamps(&mut client, pages.clone());
-        // Each writer goes round its pages; one write more may have been carried out without an answer.
+        // Each writer goes round its pages; one write more may have been carried out without an
+        // answer.
         let state = |count: u64| {
             (0..4096)
                 .map(move |page| (count + 4095 - page) / 4096)

@@ -1,8 +1,9 @@
 //! System tests: the built gateway, real sockets, real files, and the clients that people use.
 //!
-//! Every gateway has a pool, a state directory and a socket of its own and is killed by its process id when its test
-//! ends. A test whose client or privilege is missing says SKIPPED and why. `LSVD_LONG=1` makes the load tests last as
-//! long as the acceptance runs; `LSVD_CRASH_ROUNDS=N` repeats the crash loops so often.
+//! Every gateway has a pool, a state directory and a socket of its own and is killed by its process
+//! id when its test ends. A test whose client or privilege is missing says SKIPPED and why.
+//! `LSVD_LONG=1` makes the load tests last as long as the acceptance runs; `LSVD_CRASH_ROUNDS=N`
+//! repeats the crash loops so often.
 
 mod client;
 mod clients;

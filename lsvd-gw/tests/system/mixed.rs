@@ -1,4 +1,5 @@
-//! Requests of every size on an image of 512-byte sectors, compared with a copy in memory to the last byte.
+//! Requests of every size on an image of 512-byte sectors, compared with a copy in memory to the
+//! last byte.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! What pages of an image must hold: each write stamps its pages with its number, so that every page tells which write
-//! it came from and whether it is whole.
+//! What pages of an image must hold: each write stamps its pages with its number, so that every
+//! page tells which write it came from and whether it is whole.
 
 use crate::client::Client;
 

@@ -58,7 +58,8 @@ fn a_takeover_fences_the_old_gateway() {
         let new = site.start(&words(&other));
         let mut client = crate::client::Client::connect(&socket, IMAGE).unwrap();
         client.write(1 << 20, &model::data(2, 256..257), true).unwrap();
-        // The old one learns it at its next contact with the store, and acknowledges nothing after that.
+        // The old one learns it at its next contact with the store, and acknowledges nothing after
+        // that.
         let mut refused = false;
         for write in 0..600 {
             match before.write(2 << 20, &model::data(3 + write, 512..513), false) {

@@ -1,4 +1,5 @@
-//! Small file systems for tests of full and read-only media. They need root; without it the test is skipped aloud.
+//! Small file systems for tests of full and read-only media. They need root; without it the test is
+//! skipped aloud.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! Programs that tests use, and what happens when one is missing: the test says SKIPPED and why, and does not fail.
+//! Programs that tests use, and what happens when one is missing: the test says SKIPPED and why,
+//! and does not fail.
 
 use std::fmt::Display;
 use std::io::Write as _;

@@ -1,7 +1,8 @@
 //! A gateway's read cache: its superblock, and the claims of its index.
 //!
-//! A claim that does not hold is no damage: the index is written later than the slots, and leftovers of an earlier cache
-//! are never cleared. So claims are counted, and only the superblock is judged.
+//! A claim that does not hold is no damage: the index is written later than the slots, and
+//! leftovers of an earlier cache are never cleared. So claims are counted, and only the superblock
+//! is judged.
 
 use std::io;
 

@@ -1,7 +1,7 @@
 //! A write log: its two superblocks, and its records from the tail to the end.
 //!
-//! Does not: judge otherwise than recovery does. A record that is not whole is the ordinary end of a log, unless a
-//! later one says that it had been durable.
+//! Does not: judge otherwise than recovery does. A record that is not whole is the ordinary end of
+//! a log, unless a later one says that it had been durable.
 
 use std::io;
 
@@ -18,8 +18,8 @@ use super::{Options, ROWS_SHOWN, Walk, byte_range};
 use crate::input::Input;
 use crate::report::{Part, Report, Row, Table, Value};
 
-/// Pages behind the end in which a later record would say that more was durable: the record at the end, whole, and one
-/// behind it, as in recovery.
+/// Pages behind the end in which a later record would say that more was durable: the record at the
+/// end, whole, and one behind it, as in recovery.
 const LOOK_BEHIND: u64 = ((RECORD_HEADER_MAX + RECORD_DATA_MAX) as u64 / PAGE_BYTES) * 2;
 
 pub(super) fn walk(input: &Input, options: &Options, report: &mut Report) -> io::Result<()> {

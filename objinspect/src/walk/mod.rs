@@ -203,7 +203,8 @@ impl<'a, 'r> Walk<'a, 'r> {
     }
 }
 
-/// Adds what the reader of this software makes of the bytes, so that a report never calls whole what would be refused.
+/// Adds what the reader of this software makes of the bytes, so that a report never calls whole
+/// what would be refused.
 fn check_reader<T>(report: &mut Report, what: &str, at: u64, result: Result<T, DecodeError>) {
     match result {
         Ok(_) => report.check(what, at, true, "accepted".to_owned()),

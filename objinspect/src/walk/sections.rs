@@ -60,7 +60,8 @@ fn verify(report: &mut Report, index: usize, row: &View<'_>, section: &Found<'_>
     let what = format!("section {index}");
     check_crc(report, what.clone(), section.at, expected, found);
     let content = match section.kind {
-        // The size of regions is in checkpoints and the superblock; the largest one accepts them all.
+        // The size of regions is in checkpoints and the superblock; the largest one accepts them
+        // all.
         REGION => match decode_region(0, REGION_SHIFT_MAX, section.bytes) {
             Ok(extents) => format!("extents {}", extents.len()),
             Err(error) => {

@@ -119,7 +119,8 @@ fn superblock() -> Vec<u8> {
     superblock.encode().expect("small")
 }
 
-/// A log with `records` records of one page of data each; they say that all before the last were durable.
+/// A log with `records` records of one page of data each; they say that all before the last were
+/// durable.
 fn log(records: u64) -> Vec<u8> {
     let superblock = LogSuperblock {
         image: IMAGE,
