@@ -1,8 +1,8 @@
 //! One gateway of the scenario: an open volume, its clients, and what they know of the image.
 //!
-//! Concurrency: clients are tasks of the generation's runtime. A write is noted in the model in the same step in which
-//! the engine is asked, so the order of the model is the order of calls. Writes above the record size exclude others
-//! until they are acknowledged: their parts would mix.
+//! Concurrency: clients are tasks of the generation's runtime. A write is noted in the model in the
+//! same step in which the engine is asked, so the order of the model is the order of calls. Writes
+//! above the record size exclude others until they are acknowledged: their parts would mix.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,7 +21,8 @@ use crate::run::Context;
 use crate::store::Connection;
 use crate::world::SimTime;
 
-/// Answers that were on their way when the volume failed, or was told that it is fenced, may arrive this much later.
+/// Answers that were on their way when the volume failed, or was told that it is fenced, may arrive
+/// this much later.
 const GRACE: Duration = Duration::from_millis(1);
 
 /// See the module.

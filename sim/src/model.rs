@@ -1,11 +1,14 @@
-//! What the image must contain: every operation in the order of the writes, and which of them may be lost by what.
+//! What the image must contain: every operation in the order of the writes, and which of them may
+//! be lost by what.
 //!
-//! The engine gives write sequences in the order of calls and starts every term behind the last write that it recovered,
-//! so operation `n` (counted from 1) of this list is the one with write sequence `n`. A state of the image is a number
-//! of operations, `k`: the state after the first `k` of them.
+//! The engine gives write sequences in the order of calls and starts every term behind the last
+//! write that it recovered, so operation `n` (counted from 1) of this list is the one with write
+//! sequence `n`. A state of the image is a number of operations, `k`: the state after the first `k`
+//! of them.
 //!
-//! Invariants: 1. `stored <= flushed <= applied <= operations`. 2. Every sector of the image was written by one operation
-//! or is zero, and says by which: a stamp is used once in a run, also if the sequence of its operation is used again.
+//! Invariants: 1. `stored <= flushed <= applied <= operations`. 2. Every sector of the image was
+//! written by one operation or is zero, and says by which: a stamp is used once in a run, also if
+//! the sequence of its operation is used again.
 
 use std::fmt;
 
@@ -35,7 +38,8 @@ pub(crate) struct Model {
     flushed: usize,
     /// Operations that the store has for good.
     stored: usize,
-    /// Operations that some durable log record speaks of as durable: losing them cannot go unnoticed.
+    /// Operations that some durable log record speaks of as durable: losing them cannot go
+    /// unnoticed.
     witnessed: usize,
     /// The term was taken over with so many operations; acknowledging more as stored is a lie.
     taken_over: Option<usize>,
@@ -135,6 +139,11 @@ impl Model {
         self.flushed = self.flushed.max(count);
     }
 
+    /// The image was closed: the store has everything.
+    pub(crate) fn store_all(&mut self) {
+        self.store(self.applied);
+    }
+
     /// A record was written that knows of `count` flushed operations.
     pub(crate) fn witness(&mut self, count: usize) {
         self.witnessed = self.witnessed.max(count);
@@ -145,8 +154,8 @@ impl Model {
         self.taken_over = Some(count);
     }
 
-    /// The image was recovered with the first `count` operations; those behind it never happened. What was read from
-    /// now on must stay, so it counts as flushed.
+    /// The image was recovered with the first `count` operations; those behind it never happened.
+    /// What was read from now on must stay, so it counts as flushed.
     pub(crate) fn recovered(&mut self, count: usize) {
         self.operations.truncate(count);
         self.contents = self.contents_at(count);
@@ -197,7 +206,8 @@ impl Model {
         ReadCheck { start, floor: self.applied, before: self.contents[range].to_vec() }
     }
 
-    /// Checks what a read returned: in each sector what was there when it began, or what was submitted since.
+    /// Checks what a read returned: in each sector what was there when it began, or what was
+    /// submitted since.
     pub(crate) fn end_read(&mut self, read: &ReadCheck, data: &[u8]) -> Result<(), WrongSector> {
         let mut seen = 0;
         for (index, bytes) in data.chunks(SECTOR_LEN).enumerate() {
@@ -215,7 +225,8 @@ impl Model {
                 })
             });
             let Some(writer) = writer else { return Err(WrongSector { sector, found, expected }) };
-            // Zeros may be older than the newest discard; only a stamp proves that its write was applied.
+            // Zeros may be older than the newest discard; only a stamp proves that its write was
+            // applied.
             if found != Some(0) {
                 seen = seen.max(read.floor + writer + 1);
             }

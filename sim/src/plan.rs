@@ -1,5 +1,5 @@
-//! What one seed does: sizes, rates and which operations and faults are on. "Swarm": each run leaves most of them out,
-//! so that those that are in meet each other often.
+//! What one seed does: sizes, rates and which operations and faults are on. "Swarm": each run
+//! leaves most of them out, so that those that are in meet each other often.
 
 use std::time::Duration;
 
@@ -87,6 +87,60 @@ pub(crate) struct Ends {
     pub(crate) open_cut: f64,
     /// Share of generations in which all faults stop and everything must come to an end.
     pub(crate) settle: f64,
+}
+
+/// A subject that a plan is bent towards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// The image is taken over again and again while its gateway goes on under load.
+    TakenOver,
+    /// The SSD is lost.
+    WipedSsd,
+    /// Opens are cut short by crashes.
+    CrashInRecovery,
+    /// Checkpoints all the time, and crashes between their objects.
+    CrashInCheckpoint,
+    /// Power fails in small logs that wrap all the time.
+    PowerFailure,
+    /// Clean closes, some of them cut short.
+    Close,
+    /// Bits of the write log turn over.
+    LogDamage,
+    /// Bits of objects turn over.
+    StoreDamage,
+}
+
+impl Scenario {
+    pub(crate) fn shape(self, plan: &mut Plan) {
+        let open_cut = plan.ends.open_cut;
+        plan.ends = Ends { process_crash: 1, ..Ends::none() };
+        let ends = &mut plan.ends;
+        match self {
+            Self::TakenOver => {
+                ends.taken_over = 10;
+                plan.work.clients = plan.work.clients.max(3);
+            }
+            Self::WipedSsd => ends.wiped = 10,
+            Self::CrashInRecovery => {
+                (ends.power_crash, ends.open_cut) = (4, 0.7);
+                plan.generations += 4;
+            }
+            Self::CrashInCheckpoint => {
+                (ends.power_crash, ends.open_cut) = (4, open_cut);
+                plan.sizes.checkpoint_objects = (1, 2);
+                plan.sizes.batch_bytes = 8 << 10;
+            }
+            Self::PowerFailure => {
+                ends.power_crash = 10;
+                plan.sizes.record_bytes = 4 << 10;
+                plan.sizes.batch_bytes = 8 << 10;
+                plan.sizes.log_bytes = 32 << 10;
+            }
+            Self::Close => (ends.close, ends.close_cut) = (5, 5),
+            Self::LogDamage => ends.log_damage = 10,
+            Self::StoreDamage => (ends.store_damage, ends.checkpoint_damage) = (5, 5),
+        }
+    }
 }
 
 impl Plan {

@@ -1,7 +1,9 @@
-//! One seed: generations of gateways on one image, each ended by a crash, a close or a takeover, each checked by the next.
+//! One seed: generations of gateways on one image, each ended by a crash, a close or a takeover,
+//! each checked by the next.
 //!
-//! Does not: decide what a state of the image is; see `model`. Every generation runs in a tokio runtime of its own, whose
-//! drop is the crash: tasks, handles and answers are gone, what disks and store had taken goes its own way.
+//! Does not: decide what a state of the image is; see `model`. Every generation runs in a tokio
+//! runtime of its own, whose drop is the crash: tasks, handles and answers are gone, what disks and
+//! store had taken goes its own way.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use crate::coverage::Coverage;
 use crate::disk::{Crash, DiskRates, SimDir};
 use crate::generation::{End, Generation};
 use crate::model::Model;
-use crate::plan::Plan;
+use crate::plan::{Plan, Scenario};
 use crate::store::{SimStore, StoreRates};
 use crate::world::SimWorld;
 
@@ -60,7 +62,8 @@ pub struct Outcome {
     pub trace_hash: u64,
 }
 
-/// Runs one seed with the plan that it draws. With `keep_trace` a failure shows the operations that led to it.
+/// Runs one seed with the plan that it draws. With `keep_trace` a failure shows the operations that
+/// led to it.
 ///
 /// # Errors
 /// A promise of the engine was broken.
@@ -68,8 +71,24 @@ pub fn run_seed(seed: u64, keep_trace: bool) -> Result<Outcome, Box<Failure>> {
     run_plan(seed, keep_trace, |_| {})
 }
 
-/// As [`run_seed`], with a change to the plan that was drawn.
-pub(crate) fn run_plan(
+/// As [`run_seed`], with the plan bent towards one subject.
+///
+/// # Errors
+/// As [`run_seed`].
+pub fn run_scenario(seed: u64, scenario: Scenario) -> Result<Outcome, Box<Failure>> {
+    run_plan(seed, false, |plan| scenario.shape(plan))
+}
+
+/// As [`run_seed`], with an engine that has a fault on purpose.
+///
+/// # Errors
+/// As [`run_seed`]; here it is what is hoped for.
+#[cfg(feature = "canary")]
+pub fn run_canary(seed: u64, canary: lsvd_engine::Canary) -> Result<Outcome, Box<Failure>> {
+    run_plan(seed, false, |plan| plan.canary = Some(canary))
+}
+
+fn run_plan(
     seed: u64,
     keep_trace: bool,
     change: impl FnOnce(&mut Plan),
@@ -256,7 +275,8 @@ impl Run {
         }
     }
 
-    /// Runs a future in a runtime whose time is simulated, then drops the runtime with all that it still runs.
+    /// Runs a future in a runtime whose time is simulated, then drops the runtime with all that it
+    /// still runs.
     fn in_runtime<T>(&self, future: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -291,6 +311,10 @@ impl Run {
         });
         if how == Crash::Power {
             heritage.required = heritage.required.min(heritage.model.flushed());
+            if heritage.log_damaged {
+                // The record that spoke of what was durable may be lost itself.
+                heritage.required = heritage.required.min(heritage.model.stored());
+            }
         }
         if wiped {
             context.count(|coverage| coverage.wipes += 1);

@@ -1,7 +1,9 @@
-//! What a whole simulated run shares: time that outlives crashes, randomness from the seed, and the trace.
+//! What a whole simulated run shares: time that outlives crashes, randomness from the seed, and the
+//! trace.
 //!
-//! Invariants: 1. Simulated time never goes back, also over the change from one tokio runtime to the next. 2. Everything
-//! that happens is a function of the seed; the trace's hash stands for all of it.
+//! Invariants: 1. Simulated time never goes back, also over the change from one tokio runtime to
+//! the next. 2. Everything that happens is a function of the seed; the trace's hash stands for all
+//! of it.
 //! Concurrency: one thread. The locks are there because the engine's traits ask for `Sync`.
 
 use std::collections::VecDeque;
@@ -77,7 +79,8 @@ impl SimWorld {
         }
     }
 
-    /// A generator of its own for one part of the world, so that parts do not shift each other's dice.
+    /// A generator of its own for one part of the world, so that parts do not shift each other's
+    /// dice.
     pub(crate) fn fork(&self) -> fastrand::Rng {
         self.state.lock().random.fork()
     }

@@ -1,11 +1,15 @@
-//! A simulated SSD: a directory of disks that forget what was not synced, tear what was in flight, and fail on request.
+//! A simulated SSD: a directory of disks that forget what was not synced, tear what was in flight,
+//! and fail on request.
 //!
-//! Each disk has its contents as reads see them (`volatile`) and as they are on the medium (`durable`). A completed
-//! write waits, sector by sector, for a sync that was called after it. Names change atomically and durably, at one
-//! moment between the call and its answer.
+//! Each disk has its contents as reads see them (`volatile`) and as they are on the medium
+//! (`durable`). A completed write waits, sector by sector, for a sync that was called after it.
+//! Names change atomically and durably, at one moment between the call and its answer.
 //!
 //! Crash: see [`SimDir::crash`].
-//! Concurrency: one thread; an operation starts when it is called and completes at its time, also if nobody waits.
+//! Concurrency: one thread; an operation starts when it is called and completes at its time, also
+//! if nobody waits.
+
+mod media;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,11 +18,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use lsvd_common::units::SECTOR_LEN;
 use lsvd_engine::disk::{AlignedBuf, Disk, DiskDir, DiskFuture};
 use parking_lot::Mutex;
 
 use crate::world::{SimTime, SimWorld};
+use media::{Media, Pending, injected};
 
 /// How an SSD behaves.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +44,8 @@ impl DiskRates {
 /// How a machine stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Crash {
-    /// The process is killed: what had completed stays as it was, what was in flight happened in any part.
+    /// The process is killed: what had completed stays as it was, what was in flight happened in
+    /// any part.
     Process,
     /// Power is cut: of everything that no sync covered any part is there.
     Power,
@@ -87,34 +92,6 @@ struct SimDisk {
     media: Arc<Mutex<Media>>,
     name: String,
     len: u64,
-}
-
-#[derive(Debug, Default)]
-struct Media {
-    volatile: Vec<u8>,
-    durable: Vec<u8>,
-    /// Completed writes that no sync covers, in order of completion.
-    unsynced: Vec<Completed>,
-    /// Completed writes so far.
-    completed: u64,
-    pending: BTreeMap<(SimTime, u64), Pending>,
-    results: BTreeMap<u64, io::Result<()>>,
-    next_id: u64,
-}
-
-#[derive(Debug)]
-struct Completed {
-    number: u64,
-    offset: usize,
-    data: Bytes,
-    /// It is on the medium already. It stays in the list because older writes to its place are.
-    durable: bool,
-}
-
-#[derive(Debug)]
-enum Pending {
-    Write { offset: usize, data: Bytes, durable: bool, fails: Option<fastrand::Rng> },
-    Sync { covers: u64, fails: Option<fastrand::Rng> },
 }
 
 impl SimDir {
@@ -167,20 +144,9 @@ impl SimDir {
     pub(crate) fn flip(&self, name: &str, bit: u64) -> bool {
         let files = self.files.lock();
         let Some(file) = files.get(name) else { return false };
-        let mut guard = file.media.lock();
-        let media = &mut *guard;
+        let mut media = file.media.lock();
         let at = (bit / 8) as usize % media.volatile.len();
-        let turn = 1 << (bit % 8);
-        media.volatile[at] ^= turn;
-        media.durable[at] ^= turn;
-        // Damage stays: a write that waits for its sync must not heal it.
-        for write in &mut media.unsynced {
-            if (write.offset..write.offset + write.data.len()).contains(&at) {
-                let mut data = write.data.to_vec();
-                data[at - write.offset] ^= turn;
-                write.data = data.into();
-            }
-        }
+        media.flip(at, bit);
         self.world.trace("flip", [at as u64, bit % 8, 0], format_args!("{name} byte {at}"));
         true
     }
@@ -223,7 +189,7 @@ impl File {
     fn check_unused(&self, now: SimTime) -> io::Result<()> {
         let mut media = self.media.lock();
         media.advance(now);
-        if self.handle.strong_count() == 0 && media.pending.is_empty() {
+        if self.handle.strong_count() == 0 && !media.is_busy() {
             Ok(())
         } else {
             Err(io::ErrorKind::ResourceBusy.into())
@@ -265,8 +231,7 @@ impl DiskDir for SimDir {
             if files.contains_key(name) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
-            let contents = vec![0; len as usize];
-            let media = Media { volatile: contents.clone(), durable: contents, ..Media::default() };
+            let media = Media::new(len as usize);
             let mut file = File { media: Arc::new(Mutex::new(media)), handle: Weak::new() };
             let disk = self.hand_out(name, &mut file);
             files.insert(name.to_owned(), file);
@@ -317,19 +282,13 @@ impl SimDisk {
     /// Queues a change and returns the wait for its outcome.
     fn start(&self, pending: Pending, latency: Duration) -> DiskFuture<()> {
         let at = self.world.now() + latency;
-        let id = {
-            let mut media = self.media.lock();
-            let id = media.next_id;
-            media.next_id += 1;
-            media.pending.insert((at, id), pending);
-            id
-        };
+        let id = self.media.lock().start(at, pending);
         let (world, media) = (Arc::clone(&self.world), Arc::clone(&self.media));
         Box::pin(async move {
             world.wait_until(at).await;
             let mut media = media.lock();
             media.advance(world.now());
-            media.results.remove(&id).unwrap_or_else(|| Err(io::ErrorKind::BrokenPipe.into()))
+            media.outcome(id)
         })
     }
 
@@ -434,164 +393,4 @@ impl Disk for SimDisk {
 
 fn mark(fails: &Option<fastrand::Rng>) -> &'static str {
     if fails.is_some() { " FAILS" } else { "" }
-}
-
-fn injected() -> io::Error {
-    io::Error::from_raw_os_error(5)
-}
-
-impl Media {
-    /// Completes everything whose time has come.
-    fn advance(&mut self, now: SimTime) {
-        while let Some(entry) = self.pending.first_entry().filter(|entry| entry.key().0 <= now) {
-            let ((_, id), pending) = entry.remove_entry();
-            let result = match pending {
-                Pending::Write { offset, data, durable, fails: None } => {
-                    self.complete(offset, data, durable);
-                    Ok(())
-                }
-                Pending::Write { offset, data, fails: Some(mut random), .. } => {
-                    let mut keep = Keep::choose(&mut random, 1, sectors(&data));
-                    for (sector, piece) in pieces(offset, &data).enumerate() {
-                        if keep.keeps(&mut random, 0, sector) {
-                            self.complete(piece.0, piece.1, false);
-                        }
-                    }
-                    Err(injected())
-                }
-                Pending::Sync { covers, fails } => self.synced(covers, fails),
-            };
-            self.results.insert(id, result);
-        }
-    }
-
-    fn complete(&mut self, offset: usize, data: Bytes, durable: bool) {
-        self.volatile[offset..offset + data.len()].copy_from_slice(&data);
-        self.completed += 1;
-        self.unsynced.push(Completed { number: self.completed, offset, data, durable });
-    }
-
-    fn synced(&mut self, covers: u64, fails: Option<fastrand::Rng>) -> io::Result<()> {
-        let behind = self.unsynced.partition_point(|write| write.number <= covers);
-        let covered = self.unsynced.drain(..behind);
-        let Some(mut random) = fails else {
-            for write in covered {
-                self.durable[write.offset..][..write.data.len()].copy_from_slice(&write.data);
-            }
-            return Ok(());
-        };
-        // What a failed sync did not get to the medium never gets there: a later sync does not try again.
-        for write in covered {
-            for (at, piece) in pieces(write.offset, &write.data) {
-                if write.durable || random.bool() {
-                    self.durable[at..at + piece.len()].copy_from_slice(&piece);
-                }
-            }
-        }
-        Err(injected())
-    }
-
-    fn crash(&mut self, how: Crash, random: &mut fastrand::Rng, report: &mut CrashReport) {
-        let mut in_flight = Vec::new();
-        for pending in std::mem::take(&mut self.pending).into_values() {
-            if let Pending::Write { offset, data, .. } = pending {
-                in_flight.push((offset, data, false));
-            }
-        }
-        self.results.clear();
-        random.shuffle(&mut in_flight);
-        let mut writes = Vec::new();
-        if how == Crash::Power {
-            let unsynced = self.unsynced.drain(..);
-            writes.extend(unsynced.map(|write| (write.offset, write.data, write.durable)));
-        }
-        writes.append(&mut in_flight);
-        let count = writes.iter().map(|(_, data, _)| sectors(data)).sum();
-        let mut keep = Keep::choose(random, writes.len(), count);
-        let mut sector = 0;
-        for (index, (offset, data, durable)) in writes.into_iter().enumerate() {
-            let mut kept = 0;
-            for (at, piece) in pieces(offset, &data) {
-                if keep.keeps(random, index, sector) || durable {
-                    kept += 1;
-                    match how {
-                        Crash::Process => self.complete(at, piece, false),
-                        Crash::Power => {
-                            self.durable[at..at + piece.len()].copy_from_slice(&piece);
-                        }
-                    }
-                }
-                sector += 1;
-            }
-            report.torn += u64::from(kept > 0 && kept < sectors(&data));
-            report.lost += u64::from(kept == 0);
-        }
-        if how == Crash::Power {
-            self.volatile.clone_from(&self.durable);
-        }
-    }
-}
-
-/// Which sectors of the writes that a crash hit are kept.
-#[derive(Debug)]
-enum Keep {
-    All,
-    None,
-    /// Each sector on its own.
-    Sectors(f64),
-    /// Each write as a whole.
-    Writes {
-        share: f64,
-        index: usize,
-        kept: bool,
-    },
-    /// The first so many sectors.
-    Prefix(usize),
-    AllBut(usize),
-    Only(usize),
-}
-
-impl Keep {
-    fn choose(random: &mut fastrand::Rng, writes: usize, sectors: usize) -> Self {
-        let any = sectors.max(1);
-        match random.u8(0..8) {
-            0 => Self::All,
-            1 => Self::None,
-            2 => Self::Prefix(random.usize(0..any)),
-            3 => Self::AllBut(random.usize(0..any)),
-            4 => Self::Only(random.usize(0..any)),
-            5 => Self::Sectors(random.f64()),
-            _ => Self::Writes { share: random.f64(), index: writes, kept: false },
-        }
-    }
-
-    fn keeps(&mut self, random: &mut fastrand::Rng, write: usize, sector: usize) -> bool {
-        match self {
-            Self::All => true,
-            Self::None => false,
-            Self::Sectors(share) => random.f64() < *share,
-            Self::Writes { share, index, kept } => {
-                if *index != write {
-                    (*index, *kept) = (write, random.f64() < *share);
-                }
-                *kept
-            }
-            Self::Prefix(count) => sector < *count,
-            Self::AllBut(one) => sector != *one,
-            Self::Only(one) => sector == *one,
-        }
-    }
-}
-
-fn sectors(data: &Bytes) -> usize {
-    data.len() / SECTOR_LEN
-}
-
-/// The sectors of a write: byte offset and data of each.
-fn pieces(offset: usize, data: &Bytes) -> impl Iterator<Item = (usize, Bytes)> {
-    let data = data.clone();
-    (0..sectors(&data)).map(move |sector| {
-        let from = sector * SECTOR_LEN;
-        (offset + from, data.slice(from..from + SECTOR_LEN))
-    })
 }
