@@ -247,7 +247,7 @@ impl Ends {
             wiped: swarm(random, 3),
             moved: swarm(random, 3),
             taken_over: swarm(random, 3),
-            log_damage: rarely(random, 2),
+            log_damage: rarely(random, 6).max(rarely(random, 6)),
             store_damage: rarely(random, 2),
             checkpoint_damage: rarely(random, 2),
             open_cut: *pick(random, &[0.0, 0.2, 0.5]),

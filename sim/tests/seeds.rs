@@ -5,7 +5,7 @@ use lsvd_sim::{Coverage, run_seed};
 #[test]
 fn no_promise_is_broken_in_the_first_seeds() {
     let mut coverage = Coverage::default();
-    for seed in 0..150 {
+    for seed in 0..300 {
         match run_seed(seed, false) {
             Ok(outcome) => coverage.add(&outcome.coverage),
             Err(failure) => panic!("{failure}"),

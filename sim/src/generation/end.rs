@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use lsvd_common::log::header::{LogSuperblock, RING_START_PAGE};
+use lsvd_common::units::{PAGE_BYTES, PAGE_LEN};
 use lsvd_engine::{ErrorKind, log_name};
 use tokio::time::{sleep, timeout};
 
@@ -103,9 +105,20 @@ impl Generation {
         let model = &self.heritage.model;
         self.heritage.required = model.witnessed().max(model.stored());
         let Some(superblock) = self.context.store.superblock() else { return };
-        let bit = self.random.u64(..);
         let file = log_name(superblock.image);
-        self.heritage.log_damaged = self.context.machines[self.heritage.machine].flip(&file, bit);
+        let ssd = &self.context.machines[self.heritage.machine];
+        let pages = ssd.head(&file, 2 * PAGE_LEN).unwrap_or_default();
+        let known = pages.split_at_checked(PAGE_LEN);
+        let log = known.and_then(|(first, second)| LogSuperblock::newest(first, second).ok());
+        let bit = match log {
+            // Mostly where it hurts: in the records behind the tail.
+            Some(log) if self.random.u8(0..4) != 0 => {
+                let page = (log.tail_page + self.random.u64(0..24)) % log.ring_pages;
+                ((RING_START_PAGE + page) * PAGE_BYTES + self.random.u64(0..PAGE_BYTES)) * 8
+            }
+            _ => self.random.u64(..) & !7,
+        };
+        self.heritage.log_damaged = ssd.flip(&file, bit + self.random.u64(0..8));
     }
 
     /// Closes; with `patience` a crash comes after that time.

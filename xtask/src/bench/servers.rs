@@ -95,11 +95,17 @@ impl Server {
                 (command, "")
             }
         };
-        let child = command.stdout(Stdio::null()).spawn();
+        // A probe that hangs up is worth a word to them, and none to us.
+        let log_path = dir.join(format!("{kind:?}.log"));
+        let log = File::create(&log_path).context("make a log")?;
+        let child = command.stdout(Stdio::null()).stderr(log).spawn();
         let child = child.with_context(|| format!("start {}", kind.name()))?;
         let uri = format!("nbd+unix:///{export}?socket={}", socket.display());
         let mut server = Self { child, uri };
-        server.wait_for(&socket).with_context(|| format!("start {}", kind.name()))?;
+        server.wait_for(&socket).with_context(|| {
+            let log = std::fs::read_to_string(&log_path).unwrap_or_default();
+            format!("start {}: {}", kind.name(), log.trim())
+        })?;
         Ok(server)
     }
 
