@@ -48,8 +48,10 @@ async fn the_contract_holds_where_direct_io_may_be_refused() {
         return;
     };
     let store = FileStore::open(root.path(), false).unwrap();
-    store.put("direct", aligned(1 << 20).into(), PutMode::Create).await.unwrap();
-    assert_eq!(store.get("direct").await.unwrap().body, aligned(1 << 20));
+    // The pattern begins wherever this allocation has its page border, so it is made once.
+    let body = aligned(1 << 20);
+    store.put("direct", body.clone().into(), PutMode::Create).await.unwrap();
+    assert!(store.get("direct").await.unwrap().body == body);
     store.delete("direct").await.unwrap();
     conformance::run(Arc::new(store)).await;
 }
