@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 
-use crate::command::{cargo, run, target_dir, tee};
+use crate::command::{cargo, root, run, target_dir, tee};
 use crate::prepare::{self, Prepared};
 
 /// Tests that ran.
@@ -76,7 +76,8 @@ fn skipped_list() -> PathBuf {
 }
 
 fn nextest() -> anyhow::Result<Counts> {
-    let report = target_dir().join("nextest/ci/junit.xml");
+    // Nextest keeps its files there wherever cargo builds.
+    let report = root().join("target/nextest/ci/junit.xml");
     drop(std::fs::remove_file(&report));
     let mut command = cargo(["nextest", "run", "--workspace", "--profile", "ci", "--locked"]);
     let ran = run(command.env("LSVD_SKIPPED", skipped_list()));

@@ -6,7 +6,9 @@ use std::time::Duration;
 use lsvd_common::name::ObjectName;
 use lsvd_engine::disk::MemDir;
 use lsvd_engine::{ErrorKind, FlushPolicy, Volume, image};
-use lsvd_store::{ErrorKind as StoreKind, FaultyStore, MemStore, MeteredStore, ObjectStore};
+use lsvd_store::{
+    ErrorKind as StoreKind, FaultyStore, MemStore, MeteredStore, ObjectStore, PutMode,
+};
 use tokio::time::sleep;
 
 use crate::world::{SIZE, World, pattern};
@@ -181,4 +183,25 @@ async fn an_idle_volume_sends_no_request() {
     sleep(Duration::from_secs(3600)).await;
     assert_eq!(format!("{:?}", metered.snapshot()), before);
     assert_eq!(volume.status().dirty_bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leftover_is_replaced_and_never_deleted() {
+    // A delete whose answer is lost may land after its name was used again.
+    let (world, store) = closed_image().await;
+    let objects = image::objects(&world.store, &world.name).await.unwrap();
+    let ObjectName::Numbered(_, last) = objects[objects.len() - 2].name else {
+        panic!("the superblock is listed last");
+    };
+    let leftover = world.name.numbered(last.next().next());
+    let body = store.get(&world.name.numbered(last)).await.unwrap().body;
+    store.put(&leftover, body.clone().into(), PutMode::Create).await.unwrap();
+    let volume = world.open().await.unwrap();
+    assert_eq!(volume.recovered().leftovers, 1);
+    assert_eq!(store.get(&leftover).await.unwrap().body, body);
+    write_all(&volume, 0, 300).await;
+    volume.close().await.unwrap();
+    assert!(store.get(&leftover).await.unwrap().body != body);
+    drop(volume);
+    expect_all(&world.open().await.unwrap()).await;
 }

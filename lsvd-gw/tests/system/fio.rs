@@ -10,9 +10,10 @@ fn seconds() -> u32 {
     if tools::is_long() { 60 } else { 10 }
 }
 
-/// Runs fio against the image; it fails at the first byte that is not what it wrote.
-fn fio(site: &Site, gateway: &Gateway, words: &[&str]) -> bool {
-    let Some(fio) = tools::find("fio") else { return false };
+/// Runs fio against the image; it fails at the first byte that is not what it wrote. Returns its report, or nothing if
+/// there is no fio.
+fn fio(site: &Site, gateway: &Gateway, words: &[&str]) -> Option<String> {
+    let fio = tools::find("fio")?;
     let mut command = Command::new(fio);
     // It leaves a file about its state where it stands.
     command.current_dir(site.path(""));
@@ -22,7 +23,7 @@ fn fio(site: &Site, gateway: &Gateway, words: &[&str]) -> bool {
     command.arg(format!("--uri={}", gateway.uri(IMAGE)));
     let text = tools::run(command.args(words));
     assert!(text.contains("err= 0"), "{text}");
-    true
+    Some(text)
 }
 
 #[test]
@@ -30,7 +31,7 @@ fn random_writes_of_four_kib_verify() {
     let site = Site::new();
     let gateway = site.new_image("1g");
     let words = ["--rw=randwrite", "--bs=4k", "--iodepth=32", "--size=1g", "--verify_backlog=4096"];
-    if fio(&site, &gateway, &words) {
+    if fio(&site, &gateway, &words).is_some() {
         gateway.stop();
     }
 }
@@ -50,7 +51,7 @@ fn mixed_sizes_on_an_image_of_512_byte_sectors_verify() {
         "--verify_backlog=512",
         "--fsync=64",
     ];
-    if fio(&site, &gateway, &words) {
+    if fio(&site, &gateway, &words).is_some() {
         gateway.stop();
     }
 }
@@ -67,7 +68,8 @@ fn trims_before_writes_verify() {
         "--size=256m",
         "--verify_backlog=512",
     ];
-    if fio(&site, &gateway, &words) {
+    if let Some(report) = fio(&site, &gateway, &words) {
+        assert!(report.contains("trim: IOPS="), "it did trim: {report}");
         gateway.stop();
     }
 }

@@ -1,5 +1,6 @@
 //! Start, `ready`, signals, and what the command line and the configuration file refuse.
 
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -23,6 +24,20 @@ fn new_says_what_to_type_next() {
     let gateway = site.new_image("64m");
     let (log, uri) = (gateway.log(), gateway.uri(IMAGE));
     assert!(log.contains(&format!("try: nbdinfo '{uri}'")), "{log}");
+    gateway.stop();
+}
+
+#[test]
+fn systemd_learns_when_it_is_ready() {
+    let site = Site::new();
+    let path = site.path("notify.sock");
+    let systemd = UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let site = site.with_variable("NOTIFY_SOCKET", &path);
+    let gateway = site.start(&[]);
+    let mut told = [0; 64];
+    let len = systemd.recv(&mut told).unwrap();
+    assert_eq!(String::from_utf8_lossy(&told[..len]).trim(), "READY=1");
     gateway.stop();
 }
 
@@ -58,7 +73,6 @@ fn a_stop_under_load_answers_everything_and_loses_nothing() {
         assert_eq!(gateway.wait().code(), Some(0), "{}", gateway.log());
         writers.into_iter().map(|writer| writer.join().unwrap()).collect()
     });
-    assert!(!site.image_dir().join("gateway.lock").exists());
     assert!(written.iter().all(|written| *written > 0), "{written:?}");
     drop(gateway);
 
@@ -100,7 +114,8 @@ fn a_second_signal_ends_it_at_once_and_keeps_what_was_flushed() {
     let site = Site::new().with("--batch-size", "1m");
     let Some(_mount) = crate::place::Mount::tmpfs(&site.pool(), "8m") else { return };
     let mut gateway = site.new_image("64m");
-    gateway.expect_trouble("");
+    gateway.expect_trouble("the store does not take objects");
+    gateway.expect_trouble("second signal");
     // More than the store can take, so that the first signal has something to wait for.
     let mut client = gateway.client();
     for chunk in 0..16 {
@@ -116,7 +131,7 @@ fn a_second_signal_ends_it_at_once_and_keeps_what_was_flushed() {
     drop(gateway);
 
     let mut gateway = site.mount();
-    gateway.expect_trouble("");
+    gateway.expect_trouble("the store does not take objects");
     let stamps = model::read_stamps(&mut gateway.client(), 0..4096);
     assert!(stamps.iter().all(|stamp| *stamp == 7));
 }

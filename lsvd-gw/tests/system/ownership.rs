@@ -49,7 +49,8 @@ fn new_does_not_recreate_an_image_that_is_in_use() {
 fn a_takeover_fences_the_old_gateway() {
     let site = Site::new();
     let mut old = site.new_image("64m");
-    old.expect_trouble("");
+    old.expect_trouble("volume failed");
+    old.expect_trouble("close failed");
     let mut before = old.client();
     before.write(0, &model::data(1, 0..16), false).unwrap();
     let log = {
