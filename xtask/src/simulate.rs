@@ -15,7 +15,15 @@ pub(crate) fn run(words: &[String]) -> anyhow::Result<()> {
 pub(crate) fn smoke(counts: &mut Counts) -> anyhow::Result<()> {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from).to_string();
     run_command(simulator().args(["--seeds", SEEDS, "--jobs", &jobs]))?;
-    let canary = suite::libtest(&["--release", "-p", "lsvd-sim", "--features", "canary"])?;
+    let canary = suite::libtest(&[
+        "--release",
+        "-p",
+        "lsvd-sim",
+        "--features",
+        "canary",
+        "--test",
+        "canary",
+    ])?;
     counts.passed += canary.passed;
     counts.failed += canary.failed;
     anyhow::ensure!(canary.failed == 0, "a planted fault was not found");
