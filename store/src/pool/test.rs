@@ -10,7 +10,7 @@ fn user() -> Environment {
         data_home: None,
         home: Some("/home/ada".into()),
         is_root: false,
-        current_dir: "/work".into(),
+        current_dir: "/srv".into(),
     }
 }
 
@@ -29,11 +29,11 @@ fn directory(text: &str, environment: &Environment) -> String {
 fn paths_are_directories() {
     for (text, path) in [
         ("/srv/pool", "/srv/pool"),
-        ("./pool", "/work/pool"),
-        (".", "/work"),
-        ("../pool", "/work/../pool"),
-        ("pools/a", "/work/pools/a"),
-        ("pools/a:b", "/work/pools/a:b"),
+        ("./pool", "/srv/pool"),
+        (".", "/srv"),
+        ("../pool", "/srv/../pool"),
+        ("pools/a", "/srv/pools/a"),
+        ("pools/a:b", "/srv/pools/a:b"),
         ("~", "/home/ada"),
         ("~/pool", "/home/ada/pool"),
         ("~//etc", "/home/ada/etc"),
@@ -52,7 +52,7 @@ fn bare_words_lie_under_the_root_of_who_asks() {
     let relative = Environment { data_home: Some("data".into()), ..user() };
     assert_eq!(directory("demo", &relative), "/home/ada/.local/share/lsvd/pools/demo");
     let set = Environment { pool_root: Some("here".into()), ..root() };
-    assert_eq!(directory("demo", &set), "/work/here/demo");
+    assert_eq!(directory("demo", &set), "/srv/here/demo");
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn explain_says_which_pool_and_why() {
     );
     assert_eq!(
         explain("./demo", &root()),
-        "pool `./demo`: embedded store in /work/demo (named by its path)"
+        "pool `./demo`: embedded store in /srv/demo (named by its path)"
     );
     let ceph = Environment { system_ceph_conf: Some("/etc/ceph/ceph.conf".into()), ..root() };
     assert_eq!(
@@ -90,7 +90,7 @@ fn ceph_conf_of_the_environment_goes_before_the_systems_and_must_exist() {
     let missing = Environment { ceph_conf: Some("/nowhere/ceph.conf".into()), ..root() };
     let error = PoolSpec::parse("rbd", &missing).unwrap_err();
     assert!(matches!(error, PoolError::NoCephConf { .. }), "{error}");
-    assert_eq!(directory("./rbd", &missing), "/work/rbd", "a path needs no Ceph");
+    assert_eq!(directory("./rbd", &missing), "/srv/rbd", "a path needs no Ceph");
 }
 
 #[test]
