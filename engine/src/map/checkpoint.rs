@@ -135,7 +135,8 @@ impl ExtentMap {
         if self.regions.len() <= at {
             self.regions.resize_with(at + 1, RegionCell::default);
         }
-        self.regions[at].region = Some(Arc::new(Region::from_entries(&checked)));
+        let region = Region::from_entries(self.region_end(), &checked);
+        self.regions[at].region = Some(Arc::new(region));
         self.extents += checked.len() as u64;
         self.mapped += mapped;
         Ok(())

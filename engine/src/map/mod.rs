@@ -206,9 +206,8 @@ impl ExtentMap {
     /// If an invariant does not hold.
     pub fn self_check(&self) {
         let (mut extents, mut mapped) = (0, 0);
-        let region_sectors = u32::try_from(self.region_sectors()).expect("a region is small");
         for region in self.regions.iter().filter_map(|cell| cell.region.as_deref()) {
-            region.self_check(region_sectors);
+            region.self_check();
             assert!(!region.is_empty(), "invariant 4: no region is empty");
             extents += region.len() as u64;
             mapped += region.entries().map(|entry| u64::from(entry.len())).sum::<u64>();
@@ -221,6 +220,11 @@ impl ExtentMap {
     }
 
     fn region_sectors(&self) -> u64 {
+        1 << self.shift
+    }
+
+    /// The same as an address within a region: its end.
+    fn region_end(&self) -> u32 {
         1 << self.shift
     }
 
@@ -253,8 +257,10 @@ impl ExtentMap {
         displaced: Displaced<'_>,
     ) {
         self.mark_dirty(index);
+        let end = self.region_end();
         let cell = &mut self.regions[index as usize];
-        let region = Arc::make_mut(cell.region.get_or_insert_default());
+        let region = cell.region.get_or_insert_with(|| Arc::new(Region::new(end)));
+        let region = Arc::make_mut(region);
         let change = region.replace(part, new, &mut self.scratch, displaced);
         if region.is_empty() {
             cell.region = None;

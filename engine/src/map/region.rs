@@ -16,8 +16,10 @@ use super::leaf::{LEAF_ENTRIES_MAX, LEAF_JOIN_MAX, Leaf, search};
 /// Told the slot and the length of each piece that lost its place in the map.
 pub(super) type Displaced<'a> = &'a mut dyn FnMut(u32, Sectors);
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Region {
+    /// Where the region ends.
+    end: u32,
     leaves: Vec<Leaf>,
 }
 
@@ -47,8 +49,13 @@ struct Cut {
 }
 
 impl Region {
-    /// A region of `entries`, which hold to invariants 1 and 2. Leaves are full.
-    pub(super) fn from_entries(entries: &[Entry]) -> Self {
+    /// A region of `end` sectors, none of them mapped.
+    pub(super) fn new(end: u32) -> Self {
+        Self { end, leaves: Vec::new() }
+    }
+
+    /// A region of `end` sectors with `entries`, which hold to invariants 1 and 2. Leaves are full.
+    pub(super) fn from_entries(end: u32, entries: &[Entry]) -> Self {
         let mut leaf = Vec::with_capacity(2 * LEAF_ENTRIES_MAX);
         let mut leaves = Vec::with_capacity(entries.len().div_ceil(LEAF_ENTRIES_MAX));
         for chunk in entries.chunks(LEAF_ENTRIES_MAX) {
@@ -56,7 +63,7 @@ impl Region {
             leaf.extend_from_slice(chunk);
             leaves.extend(Leaf::cut(&mut leaf, chunk.len()));
         }
-        Self { leaves }
+        Self { end, leaves }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -142,7 +149,7 @@ impl Region {
                 .then_some(Place { leaf: place.leaf + 1, index: 0 })
         };
         // From before the range: behind an entry that starts with it, `new` may join another.
-        let mut from = self.seek(range.start.saturating_sub(1));
+        let mut from = self.seek_to_change(range.start.saturating_sub(1));
         let first = self.leaves[from.leaf].entries()[from.index];
         if first.lba() < range.start && !touched(first) {
             from.index += 1;
@@ -210,16 +217,27 @@ impl Region {
 
     /// The last entry that starts at or before `lba`, else the first. There must be one.
     fn seek(&self, lba: u32) -> Place {
-        let leaf = search(self.leaves.len(), lba, |index| self.leaves[index].first());
-        Place { leaf, index: self.leaves[leaf].seek(lba) }
+        let (leaf, next) = self.seek_leaf(lba);
+        Place { leaf, index: self.leaves[leaf].seek(lba, next) }
+    }
+
+    fn seek_to_change(&self, lba: u32) -> Place {
+        let (leaf, next) = self.seek_leaf(lba);
+        Place { leaf, index: self.leaves[leaf].seek_to_change(lba, next) }
+    }
+
+    /// The leaf of an address, and where the leaf behind it starts.
+    fn seek_leaf(&self, lba: u32) -> (usize, u32) {
+        let leaf = search(self.leaves.len(), lba, 0..self.end, |index| self.leaves[index].first());
+        (leaf, self.leaves.get(leaf + 1).map_or(self.end, Leaf::first))
     }
 
     /// # Panics
-    /// If an invariant does not hold, or an entry ends behind `end`.
-    pub(super) fn self_check(&self, end: u32) {
+    /// If an invariant does not hold, or an entry ends behind the region.
+    pub(super) fn self_check(&self) {
         let mut last: Option<Entry> = None;
         for entry in self.entries() {
-            assert!(entry.end() <= end, "an entry stays in its region");
+            assert!(entry.end() <= self.end, "an entry stays in its region");
             if let Some(last) = last {
                 assert!(last.end() <= entry.lba(), "invariant 1: entries ascend");
                 assert!(!last.joins(entry), "invariant 2: neighbours do not join");
