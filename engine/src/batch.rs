@@ -19,6 +19,8 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use crate::disk::PAGE;
+
 /// A place between two records of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogMark {
@@ -170,7 +172,7 @@ impl Batch {
         Sectors(self.data_sectors).bytes_usize()
     }
 
-    /// Bytes of all entries, overwritten ones included: what the batch holds in memory.
+    /// Bytes of all entries, overwritten ones included.
     pub(crate) fn raw_bytes(&self) -> usize {
         self.raw_bytes
     }
@@ -236,9 +238,10 @@ impl Batch {
         Some(data.slice(from..from + len.bytes_usize()))
     }
 
-    /// Bytes of memory that the batch holds now.
+    /// Bytes of memory that the batch holds now: whole records, since their buffers are shared.
     pub(crate) fn ram_bytes(&self) -> usize {
-        if self.ram.lock().is_some() { self.raw_bytes } else { 0 }
+        let pages = usize::try_from(self.end.page - self.begin.page).unwrap_or(usize::MAX);
+        if self.ram.lock().is_some() { pages.saturating_mul(PAGE) } else { 0 }
     }
 
     /// Gives the memory back; the data is read from the log from now on.

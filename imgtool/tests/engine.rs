@@ -42,7 +42,12 @@ async fn write(scratch: &Path) {
         let new_cache = Uuid::from_u128(1);
         let config = CacheConfig { ram_bytes: 0, new_cache, runtime: Handle::current() };
         let cache = ReadCache::open(config, None).await;
-        let places = Places { store: Arc::clone(&store), logs: logs.clone(), cache };
+        let places = Places {
+            store: Arc::clone(&store),
+            logs: logs.clone(),
+            cache,
+            buffers: logs.pool().clone(),
+        };
         let volume = Volume::open(places, &name, options(), false).await.unwrap();
         for step in 0..30_u64 {
             let data = vec![step as u8 + 1; 16 << 10];

@@ -15,7 +15,7 @@ use humansize::{BINARY, format_size};
 use lsvd_common::name::ImageName;
 use lsvd_common::object::superblock::{SectorSize, Superblock};
 use lsvd_engine::cache::{CacheConfig, ReadCache};
-use lsvd_engine::disk::{Disk, DiskDir, FileDir, IoMode};
+use lsvd_engine::disk::{BufPool, Disk, DiskDir, FileDir, IoMode};
 use lsvd_engine::image::{self, NewImage};
 use lsvd_engine::{ErrorKind, Places, SystemWorld, Volume, VolumeOptions, World as _, log_name};
 use lsvd_nbd::Address;
@@ -102,20 +102,33 @@ async fn live(
     }
 }
 
+/// Memory that lies ready for data on its way while there is some: what four batches take.
+const BUFFERS_IDLE_MAX: usize = 32 << 20;
+
+/// The share of `cache_ram` that is for recent writes on their way to the store; reads find them
+/// there. Each image may hold so much, and more is read back from its log: 64 MiB are the uploads
+/// of a store that keeps up and as much again.
+fn recent_writes(settings: &Settings) -> u64 {
+    (settings.cache_ram / 4).min(64 << 20)
+}
+
 struct Gateway<'a> {
     settings: &'a Settings,
     workers: &'a Workers,
     logs: Arc<FileDir>,
     cache: Arc<ReadCache>,
     registry: Arc<Registry>,
+    /// Memory for data on its way, for all images and clients.
+    buffers: BufPool,
 }
 
 impl<'a> Gateway<'a> {
     async fn open(settings: &'a Settings, workers: &'a Workers) -> anyhow::Result<Self> {
-        let logs = file_dir(&settings.state_dir.join("logs"))?;
+        let buffers = BufPool::new(BUFFERS_IDLE_MAX);
+        let logs = file_dir(&settings.state_dir.join("logs"))?.with_pool(buffers.clone());
         let ssd = open_cache_file(settings).await?;
         let config = CacheConfig {
-            ram_bytes: settings.cache_ram,
+            ram_bytes: settings.cache_ram - recent_writes(settings),
             new_cache: SystemWorld.uuid(),
             runtime: Handle::current(),
         };
@@ -125,7 +138,8 @@ impl<'a> Gateway<'a> {
             workers,
             logs: Arc::new(logs),
             cache,
-            registry: Arc::new(Registry::default()),
+            registry: Arc::new(Registry::new(buffers.clone())),
+            buffers,
         })
     }
 
@@ -230,12 +244,14 @@ impl<'a> Gateway<'a> {
         options.log_bytes = self.settings.log_size;
         options.batch_bytes = usize::try_from(self.settings.batch_size).unwrap_or(usize::MAX);
         options.batch_age = self.settings.batch_age;
+        options.batch_ram_bytes = usize::try_from(recent_writes(self.settings))?;
         options.owner_host = machine::host_name();
         options.owner_place = self.logs.describe();
         let places = Places {
             store: Arc::clone(store),
             logs: Arc::clone(&self.logs) as Arc<dyn DiskDir>,
             cache: Arc::clone(&self.cache),
+            buffers: self.buffers.clone(),
         };
         let opened = Volume::open(places, name, options, takeover).await;
         let volume = match opened {

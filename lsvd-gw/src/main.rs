@@ -3,13 +3,13 @@
 //! Standard output has one line, `ready`, once every export accepts I/O; everything else goes to
 //! standard error. Exit codes: 0 closed cleanly, 1 a negative answer (no such image, in use), 2
 //! failed.
-#![forbid(unsafe_code)]
 
 mod args;
 mod config;
 mod export;
 mod gateway;
 mod machine;
+mod memory;
 mod nbd;
 mod polling;
 mod shutdown;
@@ -25,6 +25,7 @@ use crate::args::Args;
 use crate::config::Settings;
 
 fn main() -> ExitCode {
+    memory::give_large_blocks_back();
     let args = Args::parse();
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,

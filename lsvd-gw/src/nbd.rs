@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use lsvd_engine::Volume;
+use lsvd_engine::disk::BufPool;
 use lsvd_nbd::{Address, Ended, Export, Exports, Listener, Negotiated, Socket, negotiate, serve};
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
@@ -20,10 +21,16 @@ const HANDSHAKES_MAX: usize = 64;
 /// Open volumes by name, with their home threads.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
+    /// Memory for what comes in.
+    buffers: BufPool,
     volumes: RwLock<BTreeMap<String, (Arc<Volume>, Handle)>>,
 }
 
 impl Registry {
+    pub(crate) fn new(buffers: BufPool) -> Self {
+        Self { buffers, volumes: RwLock::default() }
+    }
+
     pub(crate) fn insert(&self, volume: Arc<Volume>, home: Handle) {
         self.volumes.write().insert(volume.name().to_owned(), (volume, home));
     }
@@ -123,6 +130,7 @@ fn hand_over(
 ) {
     let name = negotiated.export_name().to_owned();
     let Some(home) = registry.home_of(&name) else { return };
+    let buffers = registry.buffers.clone();
     let detached = match negotiated.detach() {
         Ok(detached) => detached,
         Err(error) => {
@@ -140,7 +148,7 @@ fn hand_over(
             }
         };
         tracing::info!(image = name, "an NBD client connected");
-        match serve(negotiated, stop).await {
+        match serve(negotiated, buffers, stop).await {
             Ok(Ended::Disconnected | Ended::Stopped) => {
                 tracing::info!(image = name, "an NBD client is gone");
             }

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use lsvd_buf::BufPool;
 use lsvd_nbd::{
     Address, BlockSizes, Export, ExportInfo, Exports, Extent, Listener, Outcome, limits, negotiate,
     serve,
@@ -105,7 +106,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         connections.spawn(async move {
             match negotiate(socket, &*exports).await {
                 Ok(Some(negotiated)) => {
-                    let ended = serve(negotiated, stopped).await;
+                    let ended = serve(negotiated, BufPool::default(), stopped).await;
                     eprintln!("connection ended: {ended:?}");
                 }
                 Ok(None) => {}

@@ -16,7 +16,8 @@ use std::task::{Context, Poll};
 
 use bytes::BufMut;
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use lsvd_buf::BufPool;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, timeout};
 
@@ -136,14 +137,17 @@ where
 /// A stop takes no further requests, finishes those in flight and sends their replies. Requests
 /// that were not taken get no reply: a client that reconnects repeats them, while NBD_ESHUTDOWN
 /// would reach its user as an I/O error.
+///
+/// Large payloads are received into memory of `buffers`.
 pub async fn serve<S>(
     negotiated: Negotiated<S>,
+    buffers: BufPool,
     mut stop: watch::Receiver<bool>,
 ) -> Result<Ended, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut connection = Connection::new(negotiated);
+    let mut connection = Connection::new(negotiated, buffers);
     let mut stopped = pin!(stop.wait_for(|stop| *stop));
     let result = std::future::poll_fn(|context| {
         if connection.end.is_none() && stopped.as_mut().poll(context).is_ready() {
@@ -212,12 +216,12 @@ impl Admission {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    fn new(negotiated: Negotiated<S>) -> Self {
+    fn new(negotiated: Negotiated<S>, buffers: BufPool) -> Self {
         let Negotiated { stream, export, terms, input } = negotiated;
         Self {
             stream,
             export,
-            session: Session::new(terms),
+            session: Session::new(terms, buffers),
             input,
             is_starved: false,
             follows_large: false,
@@ -368,9 +372,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn poll_receive(&mut self, context: &mut Context<'_>) -> bool {
         let read = match self.session.payload_target() {
-            Some(mut target) => {
+            Some(target) => {
                 self.follows_large = true;
-                pin!(self.stream.read_buf(&mut target)).poll(context)
+                let mut target = ReadBuf::new(target);
+                let read = Pin::new(&mut self.stream).poll_read(context, &mut target);
+                let arrived = target.filled().len();
+                self.session.payload_arrived(arrived);
+                read.map_ok(|()| arrived)
             }
             None => {
                 if self.input.capacity() - self.input.len() < RECEIVE_SPARE_MIN {

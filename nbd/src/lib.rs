@@ -10,6 +10,7 @@
 //!
 //! ```no_run
 //! use std::sync::Arc;
+//! use lsvd_buf::BufPool;
 //! use lsvd_nbd::{Address, Exports, Listener, negotiate, serve};
 //! use tokio::sync::watch;
 //!
@@ -19,7 +20,7 @@
 //!         let (socket, exports, stop) = (listener.accept().await?, exports.clone(), stop.clone());
 //!         tokio::spawn(async move {
 //!             if let Ok(Some(negotiated)) = negotiate(socket, &*exports).await {
-//!                 let _ = serve(negotiated, stop).await;
+//!                 let _ = serve(negotiated, BufPool::default(), stop).await;
 //!             }
 //!         });
 //!     }

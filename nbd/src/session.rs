@@ -5,8 +5,8 @@
 //! the payload limit. 2. Exactly `len` bytes follow the header of a WRITE, and all of them are
 //! consumed, whatever is wrong with the request. 3. Memory held is one payload at most.
 
-use bytes::buf::Limit;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
+use lsvd_buf::{AlignedBuf, BufPool};
 
 use crate::error::Violation;
 use crate::export::ExportInfo;
@@ -51,6 +51,8 @@ pub(crate) enum Command {
 pub(crate) struct Session {
     terms: Terms,
     state: State,
+    /// Memory for large payloads.
+    buffers: BufPool,
 }
 
 #[derive(Debug)]
@@ -59,7 +61,7 @@ enum State {
     /// A small payload, to be sliced out of the receive buffer when it is all there.
     Small(Write),
     /// A large payload, collected in its own buffer.
-    Large(Write, BytesMut),
+    Large(Write, AlignedBuf),
     /// The payload of a refused write.
     Skip {
         left: u32,
@@ -77,8 +79,8 @@ struct Write {
 }
 
 impl Session {
-    pub(crate) fn new(terms: Terms) -> Self {
-        Self { terms, state: State::Header }
+    pub(crate) fn new(terms: Terms, buffers: BufPool) -> Self {
+        Self { terms, state: State::Header, buffers }
     }
 
     pub(crate) fn style(&self) -> Style {
@@ -138,14 +140,22 @@ impl Session {
     }
 
     /// Where the bytes that come next should go, if that is not the receive buffer. Only after
-    /// `next` has asked for more bytes, which leaves the receive buffer empty.
-    pub(crate) fn payload_target(&mut self) -> Option<Limit<&mut BytesMut>> {
+    /// `next` has asked for more bytes, which leaves the receive buffer empty. What was filled is
+    /// told to [`payload_arrived`](Self::payload_arrived).
+    pub(crate) fn payload_target(&mut self) -> Option<&mut [u8]> {
         match &mut self.state {
             State::Large(write, data) => {
                 let left = write.len as usize - data.len();
-                Some(data.limit(left))
+                Some(&mut data.spare_mut()[..left])
             }
             _ => None,
+        }
+    }
+
+    /// The first `bytes` of the payload target were filled.
+    pub(crate) fn payload_arrived(&mut self, bytes: usize) {
+        if let State::Large(_, data) = &mut self.state {
+            data.advance(bytes);
         }
     }
 
@@ -163,7 +173,7 @@ impl Session {
                 self.state = State::Small(write);
             }
             Ok(Accepted::Write(write)) => {
-                self.state = State::Large(write, BytesMut::with_capacity(write.len as usize));
+                self.state = State::Large(write, self.buffers.take(write.len as usize));
             }
             Err(errno) if CommandKind::parse(header.kind) == Some(CommandKind::Write) => {
                 self.state = State::Skip { left: header.len, cookie, errno };

@@ -3,14 +3,15 @@
 //! A checkpoint covers the objects retired when it was planned. It writes the sections of the map
 //! that changed since the last one into map parts, and an index that says for every section where
 //! its newest copy is. Cost is proportional to what changed. Writers never wait: the map is copied
-//! on write.
+//! on write, and encoded one object at a time, when there is a place for it among the uploads: a
+//! checkpoint of a large map needs no more memory than one of a small map.
 //!
 //! Invariants: 1. the index refers only to map parts that are retired before the checkpoint is. 2.
-//! A section is marked clean only together with a plan that writes it; plans never fail, they are
-//! retried until the volume itself fails.
+//! A section is marked clean only together with a checkpoint that writes it; checkpoints never
+//! fail, their objects are retried until the volume itself fails. 3. One checkpoint is written at a
+//! time, and one object of it.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use lsvd_common::ids::{ObjectSeq, WriteSeq};
@@ -26,8 +27,8 @@ use lsvd_common::units::Sectors;
 use crate::map::RegionSnapshot;
 use crate::state::Shared;
 
-/// A map part is closed when it holds this much: as much as a data object.
-const PART_BYTES: usize = 8 << 20;
+/// A map part is closed when it holds this much. Its sections and its bytes are in memory together.
+const PART_BYTES: usize = 4 << 20;
 
 /// A checkpoint is taken early only if it writes at most one byte for so many bytes of data.
 const DATA_PER_MAP_BYTE: u64 = 16;
@@ -43,10 +44,6 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn seq(&self) -> ObjectSeq {
-        self.name.seq
-    }
-
     /// Names the checkpoint as the newest. Doing it twice is the same as once.
     pub(crate) fn name_in(&self, superblock: &mut Superblock) {
         superblock.checkpoints.retain(|known| known.seq != self.name.seq);
@@ -55,27 +52,34 @@ impl Plan {
     }
 }
 
-/// What was retired since the last checkpoint, and where that one's sections are.
+/// What was retired since the last checkpoint, where that one's sections are, and what is left of
+/// one that is being written.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     sections: BTreeMap<SectionKey, SectionRef>,
     objects: u64,
     bytes: u64,
+    /// From the snapshot until the checkpoint is named.
     running: bool,
+    /// From the snapshot until the last object is made.
+    left: Option<Snapshot>,
 }
 
-/// The objects of a checkpoint: map parts, then the checkpoint itself, then what to do when it is
+/// An object of a checkpoint: a map part, or the checkpoint itself with what to do when it is
 /// retired.
-pub(crate) type Objects = (Vec<(ObjectSeq, Bytes)>, Bytes, Plan);
+pub(crate) type Object = (Bytes, Option<Plan>);
 
-/// What a plan was made from, taken at one moment.
+/// What a checkpoint is made from, taken at one moment, without what is made of it already.
+#[derive(Debug)]
 struct Snapshot {
     covers: ObjectSeq,
     last_write: WriteSeq,
     live_sectors: u64,
-    regions: Vec<(u32, RegionSnapshot)>,
-    tables: Vec<(u32, Vec<TableRow>)>,
+    regions: VecDeque<(u32, RegionSnapshot)>,
+    tables: VecDeque<(u32, Vec<TableRow>)>,
     sequences: Vec<ObjectSeq>,
+    /// Where the sections are once everything made so far is retired.
+    sections: BTreeMap<SectionKey, SectionRef>,
 }
 
 impl Progress {
@@ -85,7 +89,7 @@ impl Progress {
         objects: u64,
         bytes: u64,
     ) -> Self {
-        Self { sections, objects, bytes, running: false }
+        Self { sections, objects, bytes, running: false, left: None }
     }
 
     /// A data object was retired.
@@ -114,80 +118,30 @@ impl Progress {
         map_bytes * DATA_PER_MAP_BYTE <= self.bytes
     }
 
-    /// Takes a snapshot of what changed and lays out the objects that store it.
-    pub(crate) async fn plan(
-        &mut self,
-        shared: &Arc<Shared>,
-        next_object: &mut ObjectSeq,
-    ) -> Option<Objects> {
-        let snapshot = take(shared);
-        let mut sections = self.sections.clone();
-        let (mut parts, mut waiting, mut waiting_bytes) = (Vec::new(), Vec::new(), 0);
-        let mut add = |key: SectionKey, bytes: Vec<u8>, parts: &mut Vec<_>| {
-            waiting_bytes += bytes.len();
-            waiting.push((key, bytes));
-            if waiting_bytes >= PART_BYTES {
-                parts.push(std::mem::take(&mut waiting));
-                waiting_bytes = 0;
-            }
-        };
-        for (index, region) in &snapshot.regions {
-            let key = SectionKey::Region(*index);
-            if region.is_empty() {
-                sections.remove(&key);
-                continue;
-            }
-            add(key, encode(*index, shared.region_shift, region, &snapshot.sequences), &mut parts);
-            // A large map is encoded in many steps, so that uploads on this thread go on.
-            tokio::task::yield_now().await;
-        }
-        for (index, rows) in &snapshot.tables {
-            add(SectionKey::Objects(*index), encode_table(rows), &mut parts);
-        }
-        if !waiting.is_empty() {
-            parts.push(waiting);
-        }
-        let mut objects = Vec::with_capacity(parts.len());
-        for part in parts {
-            let id = self.id(shared, next_object);
-            let (header, bytes) = MapPartHeader::build(id, &part);
-            place(&mut sections, &header);
-            objects.push((id.seq, Bytes::from(bytes)));
-        }
-        self.finish(shared, next_object, &snapshot, sections, objects)
-    }
-
-    fn finish(
-        &mut self,
-        shared: &Arc<Shared>,
-        next_object: &mut ObjectSeq,
-        snapshot: &Snapshot,
-        sections: BTreeMap<SectionKey, SectionRef>,
-        objects: Vec<(ObjectSeq, Bytes)>,
-    ) -> Option<Objects> {
-        let id = self.id(shared, next_object);
-        let checkpoint = Checkpoint {
-            id,
-            covers: snapshot.covers,
-            last_write: snapshot.last_write,
-            live_sectors: snapshot.live_sectors,
-            region_shift: shared.region_shift,
-            sections: sections.values().copied().collect(),
-            pending_deletes: Vec::new(),
-        };
-        let body =
-            checkpoint.encode().expect("the limits of images keep the index below an object");
-        let name = CheckpointName { seq: id.seq, covers: snapshot.covers };
+    /// Takes a snapshot of what changed, to be written by [`next_object`](Self::next_object).
+    pub(crate) fn start(&mut self, shared: &Shared) {
+        self.left = Some(take(shared, self.sections.clone()));
         self.running = true;
         (self.objects, self.bytes) = (0, 0);
-        Some((objects, Bytes::from(body), Plan { name, sections }))
     }
 
-    fn id(&self, shared: &Shared, next_object: &mut ObjectSeq) -> ObjectId {
-        let seq = *next_object;
-        *next_object = seq.next();
+    /// True if a checkpoint is being written and not all of its objects are made.
+    pub(crate) fn has_objects(&self) -> bool {
+        self.left.is_some()
+    }
+
+    /// Makes the next object of the checkpoint that is being written, as object `seq`.
+    pub(crate) async fn next_object(&mut self, shared: &Shared, seq: ObjectSeq) -> Option<Object> {
         let (image, epoch) = (shared.image, shared.term.epoch());
-        ObjectId { image, epoch, seq, created_ms: shared.options.world.wall_ms() }
+        let id = ObjectId { image, epoch, seq, created_ms: shared.options.world.wall_ms() };
+        let snapshot = self.left.as_mut()?;
+        let part = snapshot.next_part(shared.region_shift).await;
+        if part.is_empty() {
+            return self.left.take().map(|snapshot| snapshot.index(id, shared.region_shift));
+        }
+        let (header, bytes) = MapPartHeader::build(id, &part);
+        place(&mut snapshot.sections, &header);
+        Some((Bytes::from(bytes), None))
     }
 
     /// The checkpoint is retired and named.
@@ -197,15 +151,59 @@ impl Progress {
     }
 }
 
-fn take(shared: &Shared) -> Snapshot {
+impl Snapshot {
+    /// The sections of the next map part; none if all are written.
+    async fn next_part(&mut self, region_shift: u8) -> Vec<(SectionKey, Vec<u8>)> {
+        let (mut part, mut part_bytes) = (Vec::new(), 0);
+        while part_bytes < PART_BYTES {
+            let (key, section) = if let Some((index, region)) = self.regions.pop_front() {
+                let key = SectionKey::Region(index);
+                if region.is_empty() {
+                    self.sections.remove(&key);
+                    continue;
+                }
+                (key, encode(index, region_shift, &region, &self.sequences))
+            } else if let Some((index, rows)) = self.tables.pop_front() {
+                (SectionKey::Objects(index), encode_table(&rows))
+            } else {
+                break;
+            };
+            part_bytes += section.len();
+            part.push((key, section));
+            // A large map is encoded in many steps, so that uploads on this thread go on.
+            tokio::task::yield_now().await;
+        }
+        part
+    }
+
+    /// The checkpoint itself.
+    fn index(self, id: ObjectId, region_shift: u8) -> Object {
+        let checkpoint = Checkpoint {
+            id,
+            covers: self.covers,
+            last_write: self.last_write,
+            live_sectors: self.live_sectors,
+            region_shift,
+            sections: self.sections.values().copied().collect(),
+            pending_deletes: Vec::new(),
+        };
+        let body =
+            checkpoint.encode().expect("the limits of images keep the index below an object");
+        let name = CheckpointName { seq: id.seq, covers: self.covers };
+        (Bytes::from(body), Some(Plan { name, sections: self.sections }))
+    }
+}
+
+fn take(shared: &Shared, sections: BTreeMap<SectionKey, SectionRef>) -> Snapshot {
     let mut state = shared.state.lock();
     Snapshot {
         covers: state.retired_object,
         last_write: state.retired_write,
         live_sectors: state.map.mapped_sectors().0,
-        regions: state.map.take_dirty(),
-        tables: state.table.take_dirty(),
+        regions: state.map.take_dirty().into(),
+        tables: state.table.take_dirty().into(),
         sequences: state.table.sequences(),
+        sections,
     }
 }
 

@@ -27,7 +27,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use lsvd_common::ids::ObjectSeq;
 use lsvd_common::object::data::DataHeader;
 use lsvd_common::object::map_part::TableRow;
@@ -48,6 +47,9 @@ const APPLY_CHUNK: usize = 128;
 
 /// Pause between attempts when the store refuses what retrying below did not settle.
 pub(crate) const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Memory for records that stays when there is nothing to destage: enough for the next few writes.
+const IDLE_BUFFERS_MAX: usize = 4 << 20;
 
 /// An upload on its way.
 struct Upload {
@@ -72,8 +74,6 @@ impl Drop for Upload {
 pub(crate) struct Destager {
     shared: Arc<Shared>,
     uploads: VecDeque<Upload>,
-    /// Objects of a checkpoint that wait for a place among the uploads.
-    waiting: VecDeque<(ObjectSeq, Bytes, What)>,
     next_object: ObjectSeq,
     tail: Tail,
     progress: Progress,
@@ -92,14 +92,7 @@ impl Destager {
         tail: Tail,
         progress: Progress,
     ) -> Self {
-        Self {
-            shared,
-            uploads: VecDeque::new(),
-            waiting: VecDeque::new(),
-            next_object,
-            tail,
-            progress,
-        }
+        Self { shared, uploads: VecDeque::new(), next_object, tail, progress }
     }
 
     /// Runs until the volume stops or fails. Returns itself, for the last steps of a close.
@@ -114,7 +107,7 @@ impl Destager {
     async fn drive(&mut self) -> Result<()> {
         loop {
             let deadline = self.seal_if_due();
-            self.start_uploads();
+            self.start_uploads().await;
             if self.finished()? {
                 return Ok(());
             }
@@ -123,7 +116,9 @@ impl Destager {
                 Event::Stored(result) => {
                     let Some(upload) = self.uploads.pop_front() else { continue };
                     self.retire(upload, result?).await?;
-                    self.plan_checkpoint().await;
+                    if self.progress.is_due(&self.shared) {
+                        self.progress.start(&self.shared);
+                    }
                 }
             }
         }
@@ -138,7 +133,10 @@ impl Destager {
             }
             (state.stop, state.open.is_none() && state.sealed.is_empty())
         };
-        let idle = self.uploads.is_empty() && self.waiting.is_empty();
+        let idle = self.uploads.is_empty() && !self.progress.has_objects();
+        if empty && idle {
+            self.shared.pool.trim(IDLE_BUFFERS_MAX);
+        }
         if !stop || !empty || !idle {
             return Ok(false);
         }
@@ -186,16 +184,9 @@ impl Destager {
         .await
     }
 
-    fn start_uploads(&mut self) {
+    async fn start_uploads(&mut self) {
         while self.uploads.len() < self.shared.options.puts_in_flight {
-            if let Some((seq, body, what)) = self.waiting.pop_front() {
-                let shared = Arc::clone(&self.shared);
-                let task = async move {
-                    upload::put(&shared, seq, body.into()).await?;
-                    Ok(None)
-                };
-                let task = self.shared.options.backend.spawn(task);
-                self.uploads.push_back(Upload { seq, what, task });
+            if self.start_checkpoint_object().await {
                 continue;
             }
             let Some(batch) = self.next_batch() else { break };
@@ -211,6 +202,29 @@ impl Destager {
             self.uploads.push_back(Upload { seq, what: What::Data(batch), task });
         }
         self.give_ram_back();
+    }
+
+    /// Starts the next object of a checkpoint, unless there is none or one is on its way: that
+    /// bounds their memory, and leaves the other places to data.
+    async fn start_checkpoint_object(&mut self) -> bool {
+        let on_its_way = |upload: &Upload| !matches!(upload.what, What::Data(_));
+        if self.uploads.iter().any(on_its_way) {
+            return false;
+        }
+        let seq = self.next_object;
+        let Some((body, plan)) = self.progress.next_object(&self.shared, seq).await else {
+            return false;
+        };
+        self.next_object = seq.next();
+        let shared = Arc::clone(&self.shared);
+        let task = async move {
+            upload::put(&shared, seq, body.into()).await?;
+            Ok(None)
+        };
+        let task = self.shared.options.backend.spawn(task);
+        let what = plan.map_or(What::MapPart, |plan| What::Checkpoint(Box::new(plan)));
+        self.uploads.push_back(Upload { seq, what, task });
+        true
     }
 
     fn next_batch(&self) -> Option<Arc<Batch>> {
@@ -315,28 +329,12 @@ impl Destager {
         self.tail.retired(&self.shared, batch, seq).await
     }
 
-    /// Starts a checkpoint if enough was retired since the last one.
-    async fn plan_checkpoint(&mut self) {
-        if self.progress.is_due(&self.shared) {
-            self.start_checkpoint().await;
-        }
-    }
-
-    async fn start_checkpoint(&mut self) {
-        let objects = self.progress.plan(&self.shared, &mut self.next_object).await;
-        let Some((parts, body, plan)) = objects else { return };
-        for (seq, body) in parts {
-            self.waiting.push_back((seq, body, What::MapPart));
-        }
-        self.waiting.push_back((plan.seq(), body, What::Checkpoint(Box::new(plan))));
-    }
-
     /// The last checkpoint of a clean close: everything is retired, nothing else runs.
     pub(crate) async fn close(&mut self) -> Result<()> {
         if self.progress.has_news() {
-            self.start_checkpoint().await;
-            while !(self.waiting.is_empty() && self.uploads.is_empty()) {
-                self.start_uploads();
+            self.progress.start(&self.shared);
+            while self.progress.has_objects() || !self.uploads.is_empty() {
+                self.start_uploads().await;
                 if let Event::Stored(result) = self.next(None).await
                     && let Some(upload) = self.uploads.pop_front()
                 {

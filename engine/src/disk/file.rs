@@ -146,6 +146,13 @@ impl FileDir {
         Ok(Self { path: path.to_owned(), mode, shared: Arc::default() })
     }
 
+    /// The same with a pool that others use too.
+    #[must_use]
+    pub fn with_pool(self, pool: BufPool) -> Self {
+        let blocking = Arc::clone(&self.shared.blocking);
+        Self { shared: Arc::new(Shared { pool, blocking }), ..self }
+    }
+
     /// The memory that reads come from, and that records may be built in: a write of a buffer of
     /// this pool is not copied.
     #[must_use]

@@ -8,7 +8,6 @@
 //! threads.
 
 mod blocking;
-pub mod buf;
 mod file;
 mod locked;
 mod mem;
@@ -26,9 +25,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use buf::{AlignedBuf, BufPool, PAGE};
 pub use file::{FileDir, FileDisk};
 pub use locked::IoMode;
+pub use lsvd_buf::{AlignedBuf, BufPool, PAGE};
 pub use mem::{MemDir, MemDisk};
 
 /// Operations that wait in user space for one ring, or for one directory's blocking threads.

@@ -14,12 +14,13 @@ pub(crate) mod headers;
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use lsvd_common::ids::ObjectSeq;
 use lsvd_common::units::{Sector, SectorRange, Sectors};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::batch::{Batch, Content};
+use crate::disk::{AlignedBuf, BufPool};
 use crate::error::Result;
 use crate::state::{Shared, State};
 
@@ -139,27 +140,25 @@ fn zeros(len: usize) -> Bytes {
 struct Answer {
     len: usize,
     first: Option<Bytes>,
-    all: BytesMut,
+    all: Option<AlignedBuf>,
+    buffers: BufPool,
 }
 
 impl Answer {
-    fn new(len: usize) -> Self {
-        Self { len, first: None, all: BytesMut::new() }
+    fn new(len: usize, shared: &Shared) -> Self {
+        Self { len, first: None, all: None, buffers: shared.pool.clone() }
     }
 
     fn push(&mut self, part: Bytes) {
-        if self.first.is_none() && self.all.is_empty() && part.len() == self.len {
+        if self.first.is_none() && self.all.is_none() && part.len() == self.len {
             self.first = Some(part);
             return;
         }
-        if self.all.capacity() == 0 {
-            self.all.reserve(self.len);
-        }
-        self.all.extend_from_slice(&part);
+        self.all.get_or_insert_with(|| self.buffers.take(self.len)).extend_from_slice(&part);
     }
 
     fn finish(self) -> Bytes {
-        let answer = self.first.unwrap_or_else(|| self.all.freeze());
+        let answer = self.first.or_else(|| self.all.map(AlignedBuf::freeze)).unwrap_or_default();
         assert_eq!(answer.len(), self.len, "the pieces cover the range");
         answer
     }
@@ -167,7 +166,7 @@ impl Answer {
 
 /// The answer, if all pieces are in memory.
 pub(crate) fn from_memory(shared: &Shared, pieces: &[Piece], len: usize) -> Option<Bytes> {
-    let mut answer = Answer::new(len);
+    let mut answer = Answer::new(len, shared);
     for piece in pieces {
         match piece {
             Piece::Hole(len) => answer.push(zeros(len.bytes_usize())),
@@ -189,7 +188,7 @@ pub(crate) fn from_memory(shared: &Shared, pieces: &[Piece], len: usize) -> Opti
 /// # Errors
 /// A piece could not be read, or is not what was written.
 pub(crate) async fn execute(shared: &Arc<Shared>, pieces: Vec<Piece>, len: usize) -> Result<Bytes> {
-    let mut answer = Answer::new(len);
+    let mut answer = Answer::new(len, shared);
     for piece in pieces {
         match piece {
             Piece::Hole(len) => answer.push(zeros(len.bytes_usize())),

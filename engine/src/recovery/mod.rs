@@ -48,9 +48,6 @@ use crate::volume::{Tasks, Volume};
 
 pub use claim::log_name;
 
-/// Idle memory that the record buffers of one volume keep.
-const POOL_BYTES: usize = 16 << 20;
-
 /// What an open found and did.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
@@ -85,6 +82,8 @@ pub struct Places {
     pub logs: Arc<dyn DiskDir>,
     /// The read cache of the gateway.
     pub cache: Arc<ReadCache>,
+    /// Memory for log records and for answers that are put together.
+    pub buffers: BufPool,
 }
 
 impl Volume {
@@ -319,7 +318,7 @@ async fn start(
         headers: HeaderCache::default(),
         flights: SingleFlight::default(),
         term,
-        pool: BufPool::new(POOL_BYTES),
+        pool: places.buffers,
         state: Mutex::new(state),
         admission: Admission::new(),
         log_wake: Notify::new(),

@@ -8,7 +8,7 @@ use lsvd_common::ids::Uuid;
 use lsvd_common::name::ImageName;
 use lsvd_common::object::superblock::SectorSize;
 use lsvd_engine::cache::{CacheConfig, ReadCache};
-use lsvd_engine::disk::{DiskDir, MemDir};
+use lsvd_engine::disk::{BufPool, DiskDir, MemDir};
 use lsvd_engine::image::{self, NewImage};
 use lsvd_engine::{Places, SystemWorld, Volume, VolumeOptions};
 use lsvd_store::{MemStore, ObjectStore};
@@ -58,7 +58,12 @@ impl World {
             runtime: Handle::current(),
         };
         let cache = ReadCache::open(config, None).await;
-        Places { store: Arc::clone(&self.store), logs: Arc::clone(&self.logs), cache }
+        Places {
+            store: Arc::clone(&self.store),
+            logs: Arc::clone(&self.logs),
+            cache,
+            buffers: BufPool::default(),
+        }
     }
 
     pub(crate) async fn open(&self) -> lsvd_engine::Result<Volume> {

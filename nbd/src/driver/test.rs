@@ -252,7 +252,7 @@ async fn connect(
     let served = tokio::spawn(async move {
         let negotiated = negotiate(theirs, &exports).await?.expect("the client chooses");
         assert_eq!(negotiated.export_name(), "ram");
-        serve(negotiated, stopped).await
+        serve(negotiated, BufPool::default(), stopped).await
     });
     let mut client = Client::new(ours);
     client.haggle(structured).await;
@@ -562,7 +562,7 @@ async fn requests_right_behind_the_handshake_are_served() {
     client.stream.write_all(&ahead).await.unwrap();
     let served = tokio::spawn(async move {
         let negotiated = negotiate(theirs, &Only(Ram::new(4096))).await?.unwrap();
-        serve(negotiated, stopped).await
+        serve(negotiated, BufPool::default(), stopped).await
     });
     client.take(18 + 10).await;
     assert_eq!(client.reply().await.data, [0, 0, 0]);
@@ -591,7 +591,9 @@ async fn negotiated_connection_moves_to_another_runtime() {
     let (_stop, stopped) = watch::channel(false);
     let server = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { serve(negotiated.attach().unwrap(), stopped).await })
+        runtime.block_on(async {
+            serve(negotiated.attach().unwrap(), BufPool::default(), stopped).await
+        })
     });
     assert_eq!(client.await.unwrap(), b"moved");
     assert_eq!(server.join().unwrap().unwrap(), Ended::Disconnected);
@@ -605,7 +607,7 @@ fn futures_can_move_between_threads() {
     let exports = Only(Ram::new(1));
     let task = async {
         let negotiated = negotiate(stream, &exports).await.unwrap().unwrap();
-        serve(negotiated, stopped).await
+        serve(negotiated, BufPool::default(), stopped).await
     };
     is_send(&task);
 }

@@ -1,3 +1,4 @@
+use bytes::BufMut as _;
 use proptest::prelude::*;
 
 use super::*;
@@ -43,16 +44,17 @@ fn request(kind: u16, flags: u16, offset: u64, len: u32) -> Vec<u8> {
 
 /// All events of `bytes`, which reach the session in pieces that end at `cuts`.
 fn events_of_pieces(terms: Terms, bytes: &[u8], cuts: &[usize]) -> Result<Vec<Event>, Violation> {
-    let mut session = Session::new(terms);
+    let mut session = Session::new(terms, BufPool::default());
     let (mut input, mut events, mut at) = (BytesMut::new(), Vec::new(), 0);
     for cut in cuts.iter().copied().chain([bytes.len()]) {
         while at < cut {
             // As the driver does: a large payload goes past the receive buffer.
             at += match session.payload_target() {
-                Some(mut target) => {
+                Some(target) => {
                     assert!(input.is_empty());
-                    let take = target.remaining_mut().min(cut - at);
-                    target.put_slice(&bytes[at..at + take]);
+                    let take = target.len().min(cut - at);
+                    target[..take].copy_from_slice(&bytes[at..at + take]);
+                    session.payload_arrived(take);
                     take
                 }
                 None => {
@@ -124,7 +126,7 @@ fn write_payload_is_a_slice_of_the_receive_buffer_when_small() {
     input.extend_from_slice(&request(WRITE, flag::FUA, 1024, 512));
     input.extend_from_slice(&[7; 512]);
     let payload = input[28..].as_ptr();
-    let mut session = Session::new(terms());
+    let mut session = Session::new(terms(), BufPool::default());
     let Some(Event::Request(tag, Command::Write { offset: 1024, data, fua: true })) =
         session.next(&mut input).unwrap()
     else {
@@ -234,7 +236,7 @@ fn payload_of_a_refused_write_is_consumed_without_being_kept() {
         (0, 0, PAYLOAD_MAX + 512, Errno::Invalid),
     ];
     for (flags, offset, len, expected) in refused {
-        let mut session = Session::new(terms());
+        let mut session = Session::new(terms(), BufPool::default());
         let mut input = BytesMut::from(&request(WRITE, flags, offset, len)[..]);
         let mut left = len as usize;
         while left > 0 {

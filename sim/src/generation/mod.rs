@@ -10,7 +10,7 @@ use lsvd_common::ids::Uuid;
 use lsvd_common::log::header::LogSuperblock;
 use lsvd_common::units::PAGE_LEN;
 use lsvd_engine::cache::{CacheConfig, ReadCache};
-use lsvd_engine::disk::DiskDir;
+use lsvd_engine::disk::{BufPool, DiskDir};
 use lsvd_engine::{Error, ErrorKind, Places, Volume, VolumeOptions, World, log_name};
 use lsvd_store::{ObjectStore, RetryPolicy, RetryingStore};
 use tokio::runtime::Handle;
@@ -235,7 +235,7 @@ impl Generation {
         options.owner_pid = 1;
         options.world = Arc::clone(&context.world) as Arc<dyn World>;
         let logs = Arc::clone(directory) as Arc<dyn DiskDir>;
-        let places = Places { store, logs, cache: Arc::clone(&cache) };
+        let places = Places { store, logs, cache: Arc::clone(&cache), buffers: BufPool::default() };
         context.world.trace(
             "opens",
             [machine as u64, u64::from(takeover), 0],

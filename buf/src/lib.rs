@@ -1,4 +1,8 @@
-//! Page-aligned buffers for direct I/O, and the bounded pool that recycles their memory.
+//! Page-aligned buffers for data on its way between sockets, disks and the store, and the bounded
+//! pool that recycles their memory. One pool serves a whole gateway.
+//!
+//! Large buffers are mappings of their own: the system has their memory back at once, where an
+//! allocator would keep it among smaller things.
 //!
 //! Invariants: 1. A buffer shows only bytes that were written into it since it was made or taken:
 //! what an earlier use left in the memory lies behind `len` until it is overwritten.
@@ -6,29 +10,35 @@
 //! once frozen, of the last [`Bytes`] that shares it. 3. The pool keeps at most its limit idle.
 //! Concurrency: a pool is shared by all threads; its lock is held for one push or pop.
 
+#![forbid(unsafe_code)]
+
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lsvd_common::units::PAGE_BYTES;
+use memmap2::MmapMut;
 use parking_lot::Mutex;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bytes in a page, as a length in memory.
 pub const PAGE: usize = size_of::<Page>();
-const _: () = assert!(PAGE as u64 == PAGE_BYTES);
 
-/// Idle memory that a pool of [`BufPool::default`] keeps: eight of the largest buffers. More would
-/// only help a gateway that has more records in flight than its SSD can have.
-pub const POOL_IDLE_BYTES_MAX: usize = 8 * POOLED_BYTES_MAX;
+/// Idle memory that a pool of [`BufPool::default`] keeps: one of the largest buffers, or the reads
+/// that an SSD can have in flight.
+pub const POOL_IDLE_BYTES_MAX: usize = POOLED_BYTES_MAX;
 
 /// The largest buffer that is recycled, in bytes; a larger one is made and freed each time. It
 /// holds a batch of the default size, which is the largest thing that is written or read regularly.
-pub const POOLED_BYTES_MAX: usize = PAGE << (CLASSES - 1);
+pub const POOLED_BYTES_MAX: usize = PAGE * class_pages(CLASSES - 1);
 
-/// Sizes of recycled buffers: 1, 2, 4, .. 2048 pages.
-const CLASSES: usize = 12;
+/// Sizes of recycled buffers: 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, .. 2048, 2560 pages. Four
+/// steps to each doubling, so that no buffer is much larger than what was asked for.
+const CLASSES: usize = 41;
+
+const fn class_pages(class: usize) -> usize {
+    if class < 4 { class + 1 } else { (5 + class % 4) << (class / 4 - 1) }
+}
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(4096))]
@@ -36,13 +46,57 @@ struct Page([u8; 4096]);
 
 const ZERO_PAGE: Page = Page([0; 4096]);
 
+/// The smallest buffer that is a mapping of its own. A process has some 65,000 mappings at most, and
+/// one costs a system call and a page fault for each page.
+const MAPPED_BYTES_MIN: usize = 256 << 10;
+
+/// Whole pages, aligned.
+enum Memory {
+    Heap(Vec<Page>),
+    Mapped(MmapMut),
+}
+
+impl Memory {
+    /// Zeros.
+    fn new(pages: usize) -> Self {
+        let bytes = pages * PAGE;
+        // Where the system refuses a mapping, the allocator may still have room.
+        let mapped = (bytes >= MAPPED_BYTES_MIN).then(|| MmapMut::map_anon(bytes).ok()).flatten();
+        mapped.map_or_else(|| Self::Heap(vec![ZERO_PAGE; pages]), Self::Mapped)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Heap(pages) => pages.as_slice().as_bytes(),
+            Self::Mapped(map) => map,
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Heap(pages) => pages.as_mut_slice().as_mut_bytes(),
+            Self::Mapped(map) => map,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.bytes().len()
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self::Heap(Vec::new())
+    }
+}
+
 /// A buffer that starts at a page boundary and has room for whole pages.
 ///
 /// It derefs to the bytes written so far. Appending past the capacity panics instead of moving the
 /// bytes: who fills a buffer knows its size, and a silent copy would cost what the pool saves.
 #[derive(Default)]
 pub struct AlignedBuf {
-    pages: Vec<Page>,
+    memory: Memory,
     len: usize,
     pool: Option<BufPool>,
 }
@@ -59,13 +113,13 @@ impl AlignedBuf {
     /// An empty buffer with room for at least `bytes` bytes that belongs to no pool.
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Self {
-        Self { pages: vec![ZERO_PAGE; bytes.div_ceil(PAGE)], len: 0, pool: None }
+        Self { memory: Memory::new(bytes.div_ceil(PAGE)), len: 0, pool: None }
     }
 
     /// Bytes that fit in all.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.pages.len() * PAGE
+        self.memory.len()
     }
 
     /// Bytes that still fit.
@@ -94,7 +148,7 @@ impl AlignedBuf {
     /// a prefix of it (a socket, a device) makes that prefix visible with [`AlignedBuf::advance`].
     #[must_use]
     pub fn spare_mut(&mut self) -> &mut [u8] {
-        &mut self.pages.as_mut_slice().as_mut_bytes()[self.len..]
+        &mut self.memory.bytes_mut()[self.len..]
     }
 
     /// Declares the next `written` bytes of [`AlignedBuf::spare_mut`] as written.
@@ -123,13 +177,13 @@ impl Deref for AlignedBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.pages.as_slice().as_bytes()[..self.len]
+        &self.memory.bytes()[..self.len]
     }
 }
 
 impl DerefMut for AlignedBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.pages.as_mut_slice().as_mut_bytes()[..self.len]
+        &mut self.memory.bytes_mut()[..self.len]
     }
 }
 
@@ -142,7 +196,7 @@ impl AsRef<[u8]> for AlignedBuf {
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.take() {
-            pool.keep(std::mem::take(&mut self.pages));
+            pool.keep(std::mem::take(&mut self.memory));
         }
     }
 }
@@ -169,12 +223,17 @@ struct Shared {
     idle: Mutex<Idle>,
 }
 
-#[derive(Default)]
 struct Idle {
-    /// By size class; the last one back is the first one out, as its memory is still in the CPU's
+    /// By class; the last one back is the first one out, as its memory is still in the CPU's
     /// cache.
-    classes: [Vec<Vec<Page>>; CLASSES],
+    classes: [Vec<Memory>; CLASSES],
     bytes: usize,
+}
+
+impl Default for Idle {
+    fn default() -> Self {
+        Self { classes: std::array::from_fn(|_| Vec::new()), bytes: 0 }
+    }
 }
 
 impl BufPool {
@@ -187,10 +246,10 @@ impl BufPool {
     /// An empty buffer with room for at least `bytes` bytes.
     #[must_use]
     pub fn take(&self, bytes: usize) -> AlignedBuf {
-        let pages = bytes.div_ceil(PAGE).next_power_of_two();
-        let Some(class) = class_of(pages) else {
+        let Some(class) = class_for(bytes.div_ceil(PAGE)) else {
             return AlignedBuf::with_capacity(bytes);
         };
+        let pages = class_pages(class);
         let recycled = {
             let mut idle = self.0.idle.lock();
             let recycled = idle.classes[class].pop();
@@ -199,8 +258,25 @@ impl BufPool {
             }
             recycled
         };
-        let pages = recycled.unwrap_or_else(|| vec![ZERO_PAGE; pages]);
-        AlignedBuf { pages, len: 0, pool: Some(self.clone()) }
+        let memory = recycled.unwrap_or_else(|| Memory::new(pages));
+        AlignedBuf { memory, len: 0, pool: Some(self.clone()) }
+    }
+
+    /// Gives idle memory back until at most `bytes` of it are left: for whoever knows that there is
+    /// nothing to do for a while.
+    pub fn trim(&self, bytes: usize) {
+        let mut unused = Vec::new();
+        let mut idle = self.0.idle.lock();
+        for class in (0..CLASSES).rev() {
+            while idle.bytes > bytes
+                && let Some(memory) = idle.classes[class].pop()
+            {
+                idle.bytes -= memory.len();
+                unused.push(memory);
+            }
+        }
+        drop(idle);
+        drop(unused);
     }
 
     /// Bytes of memory that lie idle now.
@@ -209,13 +285,13 @@ impl BufPool {
         self.0.idle.lock().bytes
     }
 
-    fn keep(&self, pages: Vec<Page>) {
-        let class = class_of(pages.len()).expect("only buffers of a class name a pool");
-        let bytes = pages.len() * PAGE;
+    fn keep(&self, memory: Memory) {
+        let bytes = memory.len();
+        let class = class_for(bytes / PAGE).expect("only buffers of a class name a pool");
         let mut idle = self.0.idle.lock();
         if idle.bytes + bytes <= self.0.idle_bytes_max {
             idle.bytes += bytes;
-            idle.classes[class].push(pages);
+            idle.classes[class].push(memory);
         }
     }
 }
@@ -235,10 +311,9 @@ impl fmt::Debug for BufPool {
     }
 }
 
-/// The class of buffers of exactly `pages` pages.
-fn class_of(pages: usize) -> Option<usize> {
-    let class = usize::try_from(pages.trailing_zeros()).expect("a count of bits");
-    (pages.is_power_of_two() && class < CLASSES).then_some(class)
+/// The smallest class with at least `pages` pages.
+fn class_for(pages: usize) -> Option<usize> {
+    (0..CLASSES).find(|&class| class_pages(class) >= pages)
 }
 
 #[cfg(test)]
@@ -276,7 +351,32 @@ mod test {
         assert!(part.as_ptr().addr().is_multiple_of(PAGE));
         assert_eq!(part, vec![1; PAGE]);
         drop(part);
-        assert_eq!(pool.idle_bytes(), 4 * PAGE);
+        assert_eq!(pool.idle_bytes(), 3 * PAGE);
+    }
+
+    #[test]
+    fn classes_ascend_and_waste_a_quarter_at_most() {
+        let pages: Vec<usize> = (0..CLASSES).map(class_pages).collect();
+        assert!(pages.is_sorted_by(|a, b| a < b), "{pages:?}");
+        for (class, &size) in pages.iter().enumerate() {
+            assert_eq!(class_for(size), Some(class));
+        }
+        for wanted in 1..=pages[CLASSES - 1] {
+            let got = class_pages(class_for(wanted).unwrap());
+            assert!(got >= wanted && 4 * (got - wanted) <= wanted, "{got} for {wanted}");
+        }
+        assert_eq!(class_for(pages[CLASSES - 1] + 1), None);
+    }
+
+    #[test]
+    fn trimming_gives_the_largest_buffers_back_first() {
+        let pool = BufPool::new(usize::MAX);
+        let bufs = [PAGE, 200 * PAGE, PAGE].map(|bytes| pool.take(bytes));
+        drop(bufs);
+        pool.trim(10 * PAGE);
+        assert_eq!(pool.idle_bytes(), 2 * PAGE);
+        pool.trim(0);
+        assert_eq!(pool.idle_bytes(), 0);
     }
 
     #[test]
