@@ -1,0 +1,4 @@
+//! An NVMe/TCP target: the protocol core, and a thin driver.
+#![forbid(unsafe_code)]
+
+pub mod wire;
