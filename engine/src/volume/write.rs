@@ -198,7 +198,8 @@ impl Volume {
         if let Some(error) = state.refusal() {
             return Err(error);
         }
-        Ok(has_place(&state, bytes) && self.shared.admission.is_open(fill(&state)))
+        Ok(has_place(&state, bytes)
+            && self.shared.admission.is_open(fill(&state, self.shared.options.batch_ram_bytes)))
     }
 
     /// Waits, in the order of calls, until a write may be queued.
@@ -215,7 +216,7 @@ impl Volume {
                 if let Some(error) = state.refusal() {
                     return Err(error);
                 }
-                let fill = fill(&state);
+                let fill = fill(&state, self.shared.options.batch_ram_bytes);
                 (fill, !has_place(&state, bytes) || fill.used + 2 * bytes >= fill.capacity)
             };
             if full && fill.used > 0 {
@@ -254,10 +255,11 @@ fn has_place(state: &State, bytes: u64) -> bool {
 }
 
 /// How full the log is or is about to be.
-fn fill(state: &State) -> Fill {
+fn fill(state: &State, memory: usize) -> Fill {
     Fill {
         used: state.ring.used() * PAGE_BYTES + state.queued_bytes as u64,
         capacity: state.ring.pages() * PAGE_BYTES,
+        memory: memory as u64,
     }
 }
 
