@@ -15,10 +15,19 @@ const TABLE: &[Row] = &[
     Row("lsvd-common", &[], &["lsvd-fixtures"]),
     Row("lsvd-fixtures", &[], &[]),
     Row("lsvd-store", &["lsvd-common"], &[]),
-    Row("lsvd-engine", &["lsvd-common", "lsvd-store"], &["lsvd-fixtures"]),
-    // The front end never sees the engine: the gateway is the only place where they meet.
-    Row("lsvd-nbd", &[], &[]),
-    Row("lsvd-gw", &["lsvd-common", "lsvd-engine", "lsvd-nbd", "lsvd-store"], &[]),
+    Row("lsvd-buf", &[], &[]),
+    Row("lsvd-engine", &["lsvd-buf", "lsvd-common", "lsvd-store"], &["lsvd-fixtures"]),
+    // No front end sees the engine: the gateway is the only place where they meet.
+    Row("lsvd-nbd", &["lsvd-buf"], &[]),
+    Row("lsvd-nvmet", &["lsvd-buf"], &[]),
+    Row("lsvd-control", &[], &[]),
+    // The formats on the wire are the target's; nothing else of it.
+    Row("lsvd-initiator", &["lsvd-nvmet"], &["lsvd-buf"]),
+    Row(
+        "lsvd-gw",
+        &["lsvd-common", "lsvd-control", "lsvd-engine", "lsvd-nbd", "lsvd-nvmet", "lsvd-store"],
+        &["lsvd-initiator"],
+    ),
     Row("lsvd-cli", &["lsvd-common", "lsvd-store"], &[]),
     Row("imgtool", &["lsvd-cli", "lsvd-common", "lsvd-engine", "lsvd-store", "objinspect"], &[]),
     // Never the engine: it has to work on an image that the engine refuses.
