@@ -23,6 +23,7 @@ Examples:
   lsvd-gw mount demo disk1 disk2        two images that exist
   lsvd-gw mount demo disk1 --takeover   the gateway that had it is gone for good
   nbdinfo nbd://127.0.0.1/auto_lsvddev_0
+  nvme connect -t tcp -a 127.0.0.1 -s 4420 -n nqn.2019-05.io.lsvd:cnode1
 
 POOL is file:///DIR, a path, or a bare word: a directory of that name below LSVD_POOL_ROOT.
 Exit codes: 0 closed cleanly, 1 a negative answer (no such image, in use), 2 failed.";
@@ -70,12 +71,12 @@ pub(crate) struct Flags {
     #[arg(long, global = true, value_name = "ADDRESS")]
     pub(crate) nbd: Vec<String>,
 
-    /// NVMe/TCP listener; only none so far
-    #[arg(long, global = true, value_name = "ADDRESS", value_parser = ["none"])]
+    /// Where `new` and `mount` export over NVMe/TCP: IP:PORT or none [default: 127.0.0.1:4420]
+    #[arg(long, global = true, value_name = "ADDRESS")]
     pub(crate) nvme: Option<String>,
 
-    /// JSON-RPC socket; only none so far
-    #[arg(long, global = true, value_name = "PATH", value_parser = ["none"])]
+    /// Socket for spdk-rpc and rpc.py, or none [default: /var/tmp/spdk.sock]
+    #[arg(long, global = true, value_name = "PATH")]
     pub(crate) rpc_socket: Option<String>,
 
     /// Directory for write logs and the read cache; must survive a restart
@@ -86,7 +87,7 @@ pub(crate) struct Flags {
     #[arg(long, global = true, value_name = "POLICY", value_parser = ["local", "backend"])]
     pub(crate) flush: Option<String>,
 
-    /// Configuration file (TOML)
+    /// Configuration file: TOML, or what `spdk-rpc save_config` wrote
     #[arg(long, global = true, value_name = "FILE", env = "LSVD_CONFIG")]
     pub(crate) config: Option<PathBuf>,
 

@@ -2,11 +2,13 @@
 //! machine.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use humansize::{BINARY, format_size};
+use lsvd_control::{SavedCall, saved_calls};
 use lsvd_engine::FlushPolicy;
 use lsvd_nbd::Address;
 use serde::Deserialize;
@@ -17,6 +19,14 @@ use crate::machine;
 /// The port that the NBD protocol has registered.
 const NBD_DEFAULT: &str = "127.0.0.1:10809";
 
+/// The port that NVMe/TCP has registered, on loopback: there is no authentication.
+const NVME_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4420);
+
+/// What hosts of the original connect to.
+const NVME_NQN: &str = "nqn.2019-05.io.lsvd:cnode1";
+const NVME_SERIAL: &str = "SPDK_000001";
+const NVME_MODEL: &str = "LSVD NVMe controller";
+
 /// Microseconds that a thread polls before it sleeps: about two small writes to a fast SSD.
 const POLL_US: u64 = 120;
 
@@ -24,6 +34,15 @@ const POLL_US: u64 = 120;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) nbd: Vec<Address>,
+    /// Where images of the command line are exported over NVMe/TCP.
+    pub(crate) nvme: Option<SocketAddr>,
+    /// The subsystem that they are exported in.
+    pub(crate) nvme_nqn: String,
+    pub(crate) nvme_serial: String,
+    pub(crate) nvme_model: String,
+    pub(crate) rpc_socket: Option<PathBuf>,
+    /// What a saved configuration asks for, once the command's images are open.
+    pub(crate) saved_calls: Vec<SavedCall>,
     pub(crate) state_dir: PathBuf,
     pub(crate) cache_dir: PathBuf,
     pub(crate) flush: FlushPolicy,
@@ -44,6 +63,13 @@ pub(crate) struct Settings {
 #[serde(deny_unknown_fields)]
 struct File {
     nbd: Option<Vec<String>>,
+    nvme: Option<String>,
+    nvme_nqn: Option<String>,
+    nvme_serial: Option<String>,
+    nvme_model: Option<String>,
+    rpc_socket: Option<String>,
+    #[serde(skip)]
+    saved_calls: Vec<SavedCall>,
     state_dir: Option<PathBuf>,
     flush: Option<String>,
     cache_ram: Option<Size>,
@@ -58,8 +84,13 @@ struct File {
 }
 
 /// Every key of the file, for suggestions; a test compares them with [`File`].
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 17] = [
     "nbd",
+    "nvme",
+    "nvme_nqn",
+    "nvme_serial",
+    "nvme_model",
+    "rpc_socket",
     "state_dir",
     "flush",
     "cache_ram",
@@ -108,6 +139,11 @@ impl File {
     fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("read the configuration file {}", path.display()))?;
+        if text.trim_start().starts_with('{') {
+            let saved_calls = saved_calls(&text)
+                .with_context(|| format!("saved configuration {}", path.display()))?;
+            return Ok(Self { saved_calls, ..Self::default() });
+        }
         Self::parse(&text).with_context(|| format!("configuration file {}", path.display()))
     }
 
@@ -172,6 +208,12 @@ impl Settings {
         ensure!((1..=600_000).contains(&batch_age), "batch_age_ms {batch_age}: 1 to 600000");
         Ok(Self {
             nbd: addresses(&flags.nbd, file.nbd)?,
+            nvme: nvme_address(flags.nvme.as_deref().or(file.nvme.as_deref()))?,
+            nvme_nqn: file.nvme_nqn.unwrap_or_else(|| String::from(NVME_NQN)),
+            nvme_serial: file.nvme_serial.unwrap_or_else(|| String::from(NVME_SERIAL)),
+            nvme_model: file.nvme_model.unwrap_or_else(|| String::from(NVME_MODEL)),
+            rpc_socket: rpc_socket(flags.rpc_socket.as_deref().or(file.rpc_socket.as_deref()))?,
+            saved_calls: file.saved_calls,
             cache_dir,
             state_dir,
             flush: flush_policy(flags.flush.as_deref().or(file.flush.as_deref()))?,
@@ -207,6 +249,27 @@ fn addresses(flags: &[String], file: Option<Vec<String>>) -> anyhow::Result<Vec<
         return Ok(Vec::new());
     }
     texts.iter().map(|text| address(text)).collect()
+}
+
+fn nvme_address(text: Option<&str>) -> anyhow::Result<Option<SocketAddr>> {
+    match text {
+        None => Ok(Some(NVME_DEFAULT)),
+        Some("none") => Ok(None),
+        Some(text) => {
+            let resolve = text.replace("localhost:", "127.0.0.1:");
+            let address = resolve.parse();
+            Ok(Some(address.with_context(|| format!("nvme {text:?} is neither IP:PORT nor none"))?))
+        }
+    }
+}
+
+fn rpc_socket(text: Option<&str>) -> anyhow::Result<Option<PathBuf>> {
+    match text {
+        None => Ok(Some(PathBuf::from(lsvd_control::DEFAULT_PATH))),
+        Some("none") => Ok(None),
+        Some("") => bail!("rpc_socket is empty; it is a path or none"),
+        Some(path) => Ok(Some(PathBuf::from(path))),
+    }
 }
 
 fn address(text: &str) -> anyhow::Result<Address> {

@@ -12,23 +12,24 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use humansize::{BINARY, format_size};
-use lsvd_common::name::ImageName;
-use lsvd_common::object::superblock::{SectorSize, Superblock};
+use lsvd_common::object::superblock::SectorSize;
 use lsvd_engine::cache::{CacheConfig, ReadCache};
-use lsvd_engine::disk::{BufPool, Disk, DiskDir, FileDir, IoMode};
-use lsvd_engine::image::{self, NewImage};
-use lsvd_engine::{ErrorKind, Places, SystemWorld, Volume, VolumeOptions, World as _, log_name};
+use lsvd_engine::disk::{BufPool, Disk, DiskDir as _, FileDir, IoMode};
+use lsvd_engine::image::NewImage;
+use lsvd_engine::{SystemWorld, World as _};
 use lsvd_nbd::Address;
-use lsvd_store::{Environment, MeteredStore, ObjectStore, PoolSpec, RetryPolicy, RetryingStore};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{mpsc, watch};
 
 use crate::args::Command;
 use crate::config::{Settings, parse_size};
-use crate::machine;
-use crate::nbd::{self, Registry};
+use crate::diagnostics::LogControl;
+use crate::images::{Images, image_name, open_pool};
+use crate::nbd;
+use crate::nvme::Nvme;
+use crate::rpc::Rpc;
 use crate::shutdown::Signals;
-use crate::workers::Workers;
+use crate::workers::{Running, Workers};
 
 /// Threads for the store, recovery, destage and listeners.
 const BACKEND_THREADS: usize = 2;
@@ -39,11 +40,22 @@ const DRAIN_MAX: Duration = Duration::from_secs(30);
 /// The read cache's file in its directory.
 const CACHE_FILE: &str = "read-cache";
 
-/// Attempts at a store request end here; the engine itself goes on trying for as long as it takes.
-const STORE_DEADLINE: Duration = Duration::from_secs(30);
+/// Memory that lies ready for data on its way while there is some: what four batches take.
+const BUFFERS_IDLE_MAX: usize = 32 << 20;
+
+/// The share of `cache_ram` that is for recent writes on their way to the store; reads find them
+/// there. Each image may hold so much, and more is read back from its log: 64 MiB are the uploads
+/// of a store that keeps up and as much again.
+pub(crate) fn recent_writes(settings: &Settings) -> u64 {
+    (settings.cache_ram / 4).min(64 << 20)
+}
 
 /// Runs a gateway until a signal stops it.
-pub(crate) fn run(settings: &Settings, command: Option<&Command>) -> anyhow::Result<()> {
+pub(crate) fn run(
+    settings: &Settings,
+    command: Option<&Command>,
+    log: LogControl,
+) -> anyhow::Result<()> {
     let backend = Builder::new_multi_thread()
         .worker_threads(BACKEND_THREADS)
         .thread_name("lsvd-backend")
@@ -52,7 +64,7 @@ pub(crate) fn run(settings: &Settings, command: Option<&Command>) -> anyhow::Res
         .context("start the backend's runtime")?;
     let _lock = lock_state_dir(&settings.state_dir)?;
     let workers = Workers::start(settings.threads, settings.poll)?;
-    let result = backend.block_on(live(settings, command, &workers));
+    let result = backend.block_on(live(settings, command, log, workers.homes()));
     workers.stop();
     // What still runs in the background belongs to volumes that failed to close; it must not keep
     // us.
@@ -84,12 +96,14 @@ fn lock_state_dir(dir: &Path) -> anyhow::Result<File> {
 async fn live(
     settings: &Settings,
     command: Option<&Command>,
-    workers: &Workers,
+    log: LogControl,
+    homes: Vec<Handle>,
 ) -> anyhow::Result<()> {
     let mut signals = Signals::listen()?;
     tracing::info!("{settings}");
-    let gateway = Gateway::open(settings, workers).await?;
-    let started = gateway.serve(command, &mut signals).await;
+    let images = Arc::new(open_images_table(settings, homes).await?);
+    let gateway = Gateway { settings, images };
+    let served = gateway.serve(command, log, &mut signals).await;
     let second = async {
         signals.next().await;
         tracing::warn!("second signal: out at once; the next start recovers");
@@ -97,86 +111,106 @@ async fn live(
         std::process::exit(2);
     };
     tokio::select! {
-        closed = gateway.close() => started.and(closed),
+        closed = gateway.images.close_all() => served.and(closed),
         () = second => Ok(()),
     }
 }
 
-/// Memory that lies ready for data on its way while there is some: what four batches take.
-const BUFFERS_IDLE_MAX: usize = 32 << 20;
-
-/// The share of `cache_ram` that is for recent writes on their way to the store; reads find them
-/// there. Each image may hold so much, and more is read back from its log: 64 MiB are the uploads
-/// of a store that keeps up and as much again.
-fn recent_writes(settings: &Settings) -> u64 {
-    (settings.cache_ram / 4).min(64 << 20)
+async fn open_images_table(settings: &Settings, homes: Vec<Handle>) -> anyhow::Result<Images> {
+    let buffers = BufPool::new(BUFFERS_IDLE_MAX);
+    let logs = file_dir(&settings.state_dir.join("logs"))?.with_pool(buffers.clone());
+    let ssd = open_cache_file(settings).await?;
+    let config = CacheConfig {
+        ram_bytes: settings.cache_ram - recent_writes(settings),
+        new_cache: SystemWorld.uuid(),
+        runtime: Handle::current(),
+    };
+    let cache = ReadCache::open(config, ssd).await;
+    Ok(Images::new(settings.clone(), homes, Arc::new(logs), cache, buffers))
 }
 
 struct Gateway<'a> {
     settings: &'a Settings,
-    workers: &'a Workers,
-    logs: Arc<FileDir>,
-    cache: Arc<ReadCache>,
-    registry: Arc<Registry>,
-    /// Memory for data on its way, for all images and clients.
-    buffers: BufPool,
+    images: Arc<Images>,
 }
 
-impl<'a> Gateway<'a> {
-    async fn open(settings: &'a Settings, workers: &'a Workers) -> anyhow::Result<Self> {
-        let buffers = BufPool::new(BUFFERS_IDLE_MAX);
-        let logs = file_dir(&settings.state_dir.join("logs"))?.with_pool(buffers.clone());
-        let ssd = open_cache_file(settings).await?;
-        let config = CacheConfig {
-            ram_bytes: settings.cache_ram - recent_writes(settings),
-            new_cache: SystemWorld.uuid(),
-            runtime: Handle::current(),
-        };
-        let cache = ReadCache::open(config, ssd).await;
-        Ok(Self {
-            settings,
-            workers,
-            logs: Arc::new(logs),
-            cache,
-            registry: Arc::new(Registry::new(buffers.clone())),
-            buffers,
-        })
-    }
-
+impl Gateway<'_> {
     /// Opens what the command names, serves it, and returns when a signal came and clients are
     /// done.
-    async fn serve(&self, command: Option<&Command>, signals: &mut Signals) -> anyhow::Result<()> {
+    async fn serve(
+        &self,
+        command: Option<&Command>,
+        log: LogControl,
+        signals: &mut Signals,
+    ) -> anyhow::Result<()> {
+        let (stop, stopped) = watch::channel(false);
+        let (running, mut all_gone) = mpsc::channel::<()>(1);
+        let (initialized, is_initialized) = watch::channel(false);
+        let nvme = Nvme::new(self.settings, Arc::clone(&self.images), &stopped, &running)?;
+        let rpc =
+            Arc::new(Rpc::new(Arc::clone(&self.images), Arc::clone(&nvme), log, is_initialized));
+        let mut front_ends = Vec::new();
+        if let Some(path) = &self.settings.rpc_socket {
+            let listener = lsvd_control::Listener::bind(path)
+                .await
+                .with_context(|| format!("--rpc-socket {} (or none)", path.display()))?;
+            let gateway = Arc::clone(&rpc) as Arc<dyn lsvd_control::Gateway>;
+            front_ends.push(tokio::spawn(lsvd_control::serve(listener, gateway, stopped.clone())));
+        }
         tokio::select! {
             biased;
             () = signals.next() => {
                 tracing::info!("stopped before everything was open");
                 return Ok(());
             }
-            opened = self.open_images(command) => opened?,
+            opened = self.open_all(command, &nvme, &rpc) => opened?,
         }
-        let (stop, stopped) = watch::channel(false);
-        let (running, mut all_gone) = mpsc::channel::<()>(1);
-        let mut listeners = Vec::new();
-        for address in &self.settings.nbd {
-            let listener = nbd::listen(address, &self.registry, &stopped, &running).await?;
-            listeners.push(listener);
-        }
+        front_ends.extend(self.listen_for_nbd(&stopped, &running).await?);
         drop(running);
+        nvme.set_accepting();
+        initialized.send_replace(true);
         self.say_what_next();
+        nvme.say_what_next();
         say_ready()?;
         signals.next().await;
         tracing::info!("stopping: finishing what is in flight");
         stop.send_replace(true);
-        for listener in listeners {
-            drop(listener.await);
+        for front_end in front_ends {
+            drop(front_end.await);
         }
+        nvme.stop_listening();
+        drop(nvme);
+        drop(rpc);
         if tokio::time::timeout(DRAIN_MAX, all_gone.recv()).await.is_err() {
             tracing::warn!("clients did not take their answers; their connections are cut");
         }
         Ok(())
     }
 
-    async fn open_images(&self, command: Option<&Command>) -> anyhow::Result<()> {
+    async fn listen_for_nbd(
+        &self,
+        stopped: &watch::Receiver<bool>,
+        running: &Running,
+    ) -> anyhow::Result<Vec<tokio::task::JoinHandle<()>>> {
+        let mut listeners = Vec::new();
+        for address in &self.settings.nbd {
+            listeners.push(nbd::listen(address, &self.images, stopped, running).await?);
+        }
+        Ok(listeners)
+    }
+
+    /// Opens what the command names and exports it over NVMe/TCP, then calls what a saved
+    /// configuration has.
+    async fn open_all(
+        &self,
+        command: Option<&Command>,
+        nvme: &Arc<Nvme>,
+        rpc: &Rpc,
+    ) -> anyhow::Result<()> {
+        let wishes = lsvd_control::Settings::default;
+        if command.is_some() {
+            nvme.export_default(self.settings).await?;
+        }
         match command {
             None => {}
             Some(Command::New { pool, num, size, sector_size, takeover }) => {
@@ -184,104 +218,29 @@ impl<'a> Gateway<'a> {
                 let new = new_image(size, *sector_size)?;
                 for index in 0..*num {
                     let name = image_name(&format!("auto_lsvddev_{index}"))?;
-                    self.recreate(&store, &name, new, *takeover).await?;
-                    self.mount(&store, &name, false).await?;
+                    self.images.recreate(&store, &name, new, *takeover).await?;
+                    self.images.open(pool, &store, &name, wishes(), false).await?;
+                    nvme.export_image(self.settings, name.as_str())?;
                 }
             }
             Some(Command::Mount { pool, images, takeover }) => {
                 let store = open_pool(pool, false)?;
                 for name in images {
-                    self.mount(&store, &image_name(name)?, *takeover).await?;
+                    let name = image_name(name)?;
+                    self.images.open(pool, &store, &name, wishes(), *takeover).await?;
+                    nvme.export_image(self.settings, name.as_str())?;
                 }
             }
         }
-        Ok(())
-    }
-
-    /// Makes an image anew: whatever it held is gone.
-    async fn recreate(
-        &self,
-        store: &Arc<dyn ObjectStore>,
-        name: &ImageName,
-        new: NewImage,
-        takeover: bool,
-    ) -> anyhow::Result<()> {
-        match image::superblock(store, name).await {
-            Ok(old) => {
-                let ours = self.is_ours(&old).await;
-                let old_log = log_name(old.image);
-                let objects = image::delete(store, name, ours || takeover, &mut |_, _| {})
-                    .await
-                    .context("recreate it")?;
-                tracing::info!(image = %name, objects, "deleted, to be made anew");
-                if self.logs.list().await?.contains(&old_log) {
-                    self.logs.remove(&old_log).await?;
-                }
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
+        for call in &self.settings.saved_calls {
+            call.run(rpc).await.with_context(|| format!("saved configuration: {}", call.method))?;
         }
-        image::create(store, name, new, &SystemWorld).await?;
-        Ok(())
-    }
-
-    /// True if the image was left open by an earlier run with this state directory, which is dead:
-    /// we have its log.
-    async fn is_ours(&self, superblock: &Superblock) -> bool {
-        let log = self.logs.open(&log_name(superblock.image)).await;
-        superblock.owner.is_some() && matches!(log, Ok(Some(_)))
-    }
-
-    async fn mount(
-        &self,
-        store: &Arc<dyn ObjectStore>,
-        name: &ImageName,
-        takeover: bool,
-    ) -> anyhow::Result<()> {
-        let home = self.workers.home(self.registry.volumes().len());
-        let mut options = VolumeOptions::new(home.clone(), Handle::current());
-        options.flush = self.settings.flush;
-        options.log_bytes = self.settings.log_size;
-        options.batch_bytes = usize::try_from(self.settings.batch_size).unwrap_or(usize::MAX);
-        options.batch_age = self.settings.batch_age;
-        options.batch_ram_bytes = usize::try_from(recent_writes(self.settings))?;
-        options.owner_host = machine::host_name();
-        options.owner_place = self.logs.describe();
-        let places = Places {
-            store: Arc::clone(store),
-            logs: Arc::clone(&self.logs) as Arc<dyn DiskDir>,
-            cache: Arc::clone(&self.cache),
-            buffers: self.buffers.clone(),
-        };
-        let opened = Volume::open(places, name, options, takeover).await;
-        let volume = match opened {
-            Err(error) if error.kind() == ErrorKind::InUse && !takeover => {
-                let hint = "with --takeover, `lsvd-gw mount` takes it over";
-                return Err(anyhow::Error::new(error).context(hint));
-            }
-            other => other?,
-        };
-        let found = volume.recovered();
-        tracing::info!(
-            image = %name,
-            size = %format_size(volume.size_bytes(), BINARY),
-            epoch = %volume.epoch(),
-            objects_replayed = found.objects,
-            records_replayed = found.records,
-            bytes_replayed = found.record_bytes,
-            leftovers = found.leftovers,
-            store_ms = found.store_time.as_millis(),
-            log_ms = found.log_time.as_millis(),
-            total_ms = found.total_time.as_millis(),
-            "image open"
-        );
-        self.registry.insert(Arc::new(volume), home);
         Ok(())
     }
 
     /// Tells a person what to type; programs wait for `ready`.
     fn say_what_next(&self) {
-        let volumes = self.registry.volumes();
+        let volumes: Vec<_> = self.images.all().into_iter().map(|open| open.volume).collect();
         for address in &self.settings.nbd {
             let (show, stop) = match address {
                 Address::Tcp(address) => (format!("nbd://{address}/"), String::new()),
@@ -302,34 +261,15 @@ impl<'a> Gateway<'a> {
         }
         if volumes.is_empty() {
             eprintln!(
-                "no image is open; `lsvd-gw new POOL 1` or `lsvd-gw mount POOL IMAGE` serves one"
+                "no image is open; `lsvd-gw new POOL 1` or `lsvd-gw mount POOL IMAGE` serves one, \
+                 and the control socket opens others"
             );
-        }
-    }
-
-    /// Closes every volume, then the cache.
-    async fn close(&self) -> anyhow::Result<()> {
-        let mut failed = None;
-        for volume in self.registry.volumes() {
-            match volume.close().await {
-                Ok(()) => tracing::info!(image = volume.name(), "image closed"),
-                Err(error) => {
-                    tracing::error!(image = volume.name(), error = error.report(), "close failed");
-                    failed.get_or_insert(error);
-                }
-            }
-        }
-        self.cache.close().await;
-        match failed {
-            Some(error) if error.kind() == ErrorKind::Fenced => Err(error.into()),
-            Some(error) => Err(error).context("close an image; the next start recovers it"),
-            None => Ok(()),
         }
     }
 }
 
 /// Opens a directory of disks, making it if needed.
-fn file_dir(path: &Path) -> anyhow::Result<FileDir> {
+pub(crate) fn file_dir(path: &Path) -> anyhow::Result<FileDir> {
     let context = || format!("open the directory {}", path.display());
     DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(context)?;
     FileDir::open_path(path, IoMode::Direct).with_context(context)
@@ -361,19 +301,6 @@ async fn open_cache_file(settings: &Settings) -> anyhow::Result<Option<Arc<dyn D
         )
     };
     Ok(Some(dir.create(CACHE_FILE, settings.cache_nvm).await.with_context(context)?))
-}
-
-fn open_pool(text: &str, create: bool) -> anyhow::Result<Arc<dyn ObjectStore>> {
-    let spec = PoolSpec::parse(text, &Environment::of_process())?;
-    tracing::info!("{}", spec.explain());
-    let store = Arc::new(MeteredStore::new(spec.open(create)?));
-    let seed = SystemWorld.uuid().as_u64_pair().0;
-    let policy = RetryPolicy { deadline: STORE_DEADLINE, seed, ..RetryPolicy::default() };
-    Ok(Arc::new(RetryingStore::new(store, policy)))
-}
-
-fn image_name(text: &str) -> anyhow::Result<ImageName> {
-    ImageName::parse(text).with_context(|| format!("image {text:?}"))
 }
 
 fn new_image(size: &str, sector_size: u32) -> anyhow::Result<NewImage> {

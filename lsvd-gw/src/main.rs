@@ -6,23 +6,27 @@
 
 mod args;
 mod config;
+mod diagnostics;
 mod export;
 mod gateway;
+mod images;
 mod machine;
 mod memory;
+mod namespace;
 mod nbd;
+mod nvme;
 mod polling;
+mod rpc;
 mod shutdown;
 mod workers;
 
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
 
 use crate::args::Args;
 use crate::config::Settings;
+use crate::diagnostics::LogControl;
 
 fn main() -> ExitCode {
     memory::give_large_blocks_back();
@@ -38,17 +42,8 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> anyhow::Result<()> {
     let settings = Settings::resolve(args)?;
-    start_log(&settings)?;
-    gateway::run(&settings, args.command.as_ref())
-}
-
-fn start_log(settings: &Settings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&settings.log)
-        .map_err(|error| anyhow::anyhow!("log filter {:?}: {error}", settings.log))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // Colours are for people; in a file they are noise.
-    subscriber.with_ansi(std::io::stderr().is_terminal()).init();
-    Ok(())
+    let log = LogControl::start(&settings.log)?;
+    gateway::run(&settings, args.command.as_ref(), log)
 }
 
 /// 1 for an answer that is no, 2 for a failure.

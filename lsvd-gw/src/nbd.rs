@@ -1,72 +1,29 @@
 //! The NBD front end: listeners, and connections handed to the thread that owns their volume.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use lsvd_engine::Volume;
-use lsvd_engine::disk::BufPool;
-use lsvd_nbd::{Address, Ended, Export, Exports, Listener, Negotiated, Socket, negotiate, serve};
-use parking_lot::RwLock;
-use tokio::runtime::Handle;
+use lsvd_nbd::{Address, Ended, Listener, Negotiated, Socket, negotiate, serve};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::export::VolumeExport;
+use crate::images::Images;
 use crate::workers::Running;
 
 /// Connections that haggle at one time; one that comes beyond waits.
 const HANDSHAKES_MAX: usize = 64;
 
-/// Open volumes by name, with their home threads.
-#[derive(Debug, Default)]
-pub(crate) struct Registry {
-    /// Memory for what comes in.
-    buffers: BufPool,
-    volumes: RwLock<BTreeMap<String, (Arc<Volume>, Handle)>>,
-}
-
-impl Registry {
-    pub(crate) fn new(buffers: BufPool) -> Self {
-        Self { buffers, volumes: RwLock::default() }
-    }
-
-    pub(crate) fn insert(&self, volume: Arc<Volume>, home: Handle) {
-        self.volumes.write().insert(volume.name().to_owned(), (volume, home));
-    }
-
-    pub(crate) fn volumes(&self) -> Vec<Arc<Volume>> {
-        self.volumes.read().values().map(|(volume, _)| Arc::clone(volume)).collect()
-    }
-
-    fn home_of(&self, name: &str) -> Option<Handle> {
-        self.volumes.read().get(name).map(|(_, home)| home.clone())
-    }
-}
-
-impl Exports for Registry {
-    fn list(&self) -> Vec<String> {
-        self.volumes.read().keys().cloned().collect()
-    }
-
-    fn open(&self, name: &str) -> Option<Arc<dyn Export>> {
-        let volumes = self.volumes.read();
-        let (volume, _) = volumes.get(name)?;
-        Some(Arc::new(VolumeExport(Arc::clone(volume))))
-    }
-}
-
 /// Starts to listen on an address. The task ends when `stop` turns true.
 pub(crate) async fn listen(
     address: &Address,
-    registry: &Arc<Registry>,
+    images: &Arc<Images>,
     stop: &watch::Receiver<bool>,
     running: &Running,
 ) -> anyhow::Result<JoinHandle<()>> {
     let listener =
         Listener::bind(address).await.with_context(|| format!("listen on {address} for NBD"))?;
     let accept = Accept {
-        registry: Arc::clone(registry),
+        images: Arc::clone(images),
         stop: stop.clone(),
         running: running.clone(),
         handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX)),
@@ -75,7 +32,7 @@ pub(crate) async fn listen(
 }
 
 struct Accept {
-    registry: Arc<Registry>,
+    images: Arc<Images>,
     stop: watch::Receiver<bool>,
     running: Running,
     handshakes: Arc<tokio::sync::Semaphore>,
@@ -103,17 +60,17 @@ impl Accept {
 
     async fn connection(&self, socket: Socket) {
         let Ok(permit) = Arc::clone(&self.handshakes).acquire_owned().await else { return };
-        let registry = Arc::clone(&self.registry);
+        let images = Arc::clone(&self.images);
         let (mut stop, running) = (self.stop.clone(), self.running.clone());
         tokio::spawn(async move {
             let negotiated = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
-                negotiated = negotiate(socket, &*registry) => negotiated,
+                negotiated = negotiate(socket, &*images) => negotiated,
             };
             drop(permit);
             match negotiated {
-                Ok(Some(negotiated)) => hand_over(negotiated, &registry, stop, running),
+                Ok(Some(negotiated)) => hand_over(negotiated, &images, stop, running),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "an NBD handshake failed"),
             }
@@ -124,13 +81,13 @@ impl Accept {
 /// Moves a connection to the thread that owns its volume.
 fn hand_over(
     negotiated: Negotiated<Socket>,
-    registry: &Registry,
+    images: &Images,
     stop: watch::Receiver<bool>,
     running: Running,
 ) {
     let name = negotiated.export_name().to_owned();
-    let Some(home) = registry.home_of(&name) else { return };
-    let buffers = registry.buffers.clone();
+    let Some(open) = images.get(&name) else { return };
+    let (home, buffers) = (open.home, images.buffers().clone());
     let detached = match negotiated.detach() {
         Ok(detached) => detached,
         Err(error) => {

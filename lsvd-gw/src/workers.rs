@@ -58,9 +58,9 @@ impl Workers {
         Ok(workers)
     }
 
-    /// The home of the volume with this number.
-    pub(crate) fn home(&self, number: usize) -> Handle {
-        self.handles[number % self.handles.len()].clone()
+    /// The threads, to run tasks on.
+    pub(crate) fn homes(&self) -> Vec<Handle> {
+        self.handles.clone()
     }
 
     /// Ends all threads and waits for them.

@@ -96,6 +96,12 @@ impl Site {
         if !words.contains(&"--nbd") {
             command.arg("--nbd").arg(format!("unix:{}", self.socket().display()));
         }
+        for front_end in ["--nvme", "--rpc-socket"] {
+            // Their defaults are one for the whole machine.
+            if !words.contains(&front_end) {
+                command.args([front_end, "none"]);
+            }
+        }
         for (flag, value) in self.flags.iter().filter(|(flag, _)| !words.contains(flag)) {
             command.args([*flag, value]);
         }

@@ -78,6 +78,7 @@ impl Server {
                 command.args(["new", &word("pool"), "1", "--size", &format!("{mib}m")]);
                 command.args(["--state-dir", &word("state"), "--log", "warn"]);
                 command.args(["--nbd", &format!("unix:{}", socket.display())]);
+                command.args(["--nvme", "none", "--rpc-socket", "none"]);
                 (command, "auto_lsvddev_0")
             }
             Kind::QemuNbd => {

@@ -1,0 +1,8 @@
+//! The control socket over a real unix socket, with a gateway in memory behind it.
+
+mod clients;
+mod configuration;
+mod fake;
+mod framing;
+mod methods;
+mod server;

@@ -1,0 +1,368 @@
+//! What the control socket asks for, done on images and the NVMe target.
+//!
+//! Concurrency: calls that change the target or the images take turns, so that each sees what the
+//! one before left.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use lsvd_control::{
+    Controller, Failure, Gateway, IoCounters, LogLevel, Namespace, NewNamespace, NewSubsystem,
+    NewVolume, NvmSubsystem, OperationCounters, PollGroup, QueuePair, Signal, Subsystem, Transport,
+    TransportOptions, Volume,
+};
+use lsvd_nvmet::limits::{
+    IN_CAPSULE_DEFAULT, IO_QUEUES_MAX, NAMESPACES_MAX, QUEUE_DEPTH_MAX, TRANSFER_MAX,
+};
+use lsvd_nvmet::{ConfigError, NamespaceOptions, SubsystemConfig, SubsystemSnapshot};
+use parking_lot::Mutex;
+use rustix::process::{Pid, getpid, kill_process};
+use tokio::sync::watch;
+
+use crate::diagnostics::LogControl;
+use crate::images::{AlreadyOpen, Images, Open, image_name, open_pool};
+use crate::nvme::Nvme;
+
+/// Serial and model of a subsystem that is created without: as short as the client's defaults.
+const SERIAL: &str = "00000000000000000000";
+const MODEL: &str = "LSVD NVMe controller";
+
+/// Controller IDs of a subsystem (NVMe base 2.0, 5.17.2.1: 0xfff0 and above are reserved).
+const CNTLID_MIN: u16 = 1;
+const CNTLID_MAX: u16 = 0xffef;
+
+/// Commands of an admin queue that hosts have in flight at most.
+const ADMIN_DEPTH: u32 = 32;
+
+/// Granularity of keep-alive timeouts, in 100 ms, and the shortest one in milliseconds.
+const KEEP_ALIVE_UNIT: u16 = 10;
+const KEEP_ALIVE_MIN_MS: u32 = 1000;
+
+/// See the module.
+pub(crate) struct Rpc {
+    images: Arc<Images>,
+    nvme: Arc<Nvme>,
+    log: LogControl,
+    is_initialized: watch::Receiver<bool>,
+    transport: Mutex<Option<Transport>>,
+    turn: tokio::sync::Mutex<()>,
+    started: Instant,
+}
+
+impl Rpc {
+    pub(crate) fn new(
+        images: Arc<Images>,
+        nvme: Arc<Nvme>,
+        log: LogControl,
+        is_initialized: watch::Receiver<bool>,
+    ) -> Self {
+        let (transport, turn) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { images, nvme, log, is_initialized, transport, turn, started: Instant::now() }
+    }
+
+    fn volume(&self, open: &Open) -> Volume {
+        let (volume, stats) = (&open.volume, open.volume.stats());
+        let counters = |operations: &std::sync::atomic::AtomicU64, bytes: u64| OperationCounters {
+            operations: operations.load(Ordering::Relaxed),
+            bytes,
+            ..OperationCounters::default()
+        };
+        Volume {
+            name: volume.name().to_owned(),
+            pool: open.pool.clone(),
+            settings: open.wishes.clone(),
+            uuid: volume.image().0,
+            sector_size: volume.sector_bytes(),
+            sectors: volume.size_bytes() / u64::from(volume.sector_bytes()),
+            claimed: self.nvme.shows(volume.name()),
+            counters: IoCounters {
+                read: counters(&stats.reads, stats.read_bytes.load(Ordering::Relaxed)),
+                write: counters(&stats.writes, stats.write_bytes.load(Ordering::Relaxed)),
+                unmap: counters(&stats.discards, 0),
+            },
+        }
+    }
+
+    fn describe(&self, found: SubsystemSnapshot) -> Subsystem {
+        let namespaces = found.namespaces.iter().map(|namespace| Namespace {
+            nsid: namespace.nsid,
+            volume: self.nvme.image_of(&found.nqn, namespace.nsid).unwrap_or_default(),
+            nguid: namespace.nguid,
+            eui64: None,
+            uuid: namespace.uuid,
+        });
+        let nvm = (!found.is_discovery).then(|| NvmSubsystem {
+            serial_number: found.serial.clone(),
+            model_number: found.model.clone(),
+            max_namespaces: found.namespaces_max,
+            min_cntlid: CNTLID_MIN,
+            max_cntlid: CNTLID_MAX,
+            ana_reporting: false,
+            dmrsl: 0,
+            wzsl: 0,
+            namespaces: namespaces.collect(),
+        });
+        Subsystem {
+            listeners: found.listeners.iter().map(|listener| listener.address).collect(),
+            allow_any_host: found.allow_any_host,
+            hosts: found.hosts,
+            nvm,
+            nqn: found.nqn,
+        }
+    }
+}
+
+/// What the client is told about a refusal of the target.
+fn refused(error: ConfigError) -> Failure {
+    match error {
+        ConfigError::NoSuchSubsystem => Failure::NoSubsystem,
+        ConfigError::SubsystemExists
+        | ConfigError::ListenerExists
+        | ConfigError::NamespaceIdInUse { .. }
+        | ConfigError::UuidInUse { .. } => Failure::Exists,
+        ConfigError::NoSuchListener | ConfigError::NoSuchNamespace { .. } => Failure::NotFound,
+        ConfigError::Nqn
+        | ConfigError::Serial
+        | ConfigError::Model
+        | ConfigError::Options
+        | ConfigError::NamespacesMax { .. }
+        | ConfigError::NamespaceId { .. } => Failure::Invalid,
+        ConfigError::NamespacesFull | ConfigError::TooMany => Failure::Failed(Box::new(error)),
+    }
+}
+
+/// An error with its causes, for the client's eyes.
+fn failed(error: anyhow::Error) -> Failure {
+    if error.is::<AlreadyOpen>() {
+        return Failure::Exists;
+    }
+    match error.downcast::<ConfigError>() {
+        Ok(error) => refused(error),
+        Err(error) => Failure::Failed(<Box<dyn Error + Send + Sync>>::from(error)),
+    }
+}
+
+#[async_trait]
+impl Gateway for Rpc {
+    async fn create_volume(&self, new: NewVolume) -> Result<(), Failure> {
+        let _turn = self.turn.lock().await;
+        let work = async {
+            let name = image_name(&new.image)?;
+            let store = open_pool(&new.pool, false)?;
+            self.images.open(&new.pool, &store, &name, new.settings, false).await
+        };
+        work.await.map_err(failed)
+    }
+
+    async fn delete_volume(&self, name: &str) -> Result<(), Failure> {
+        let _turn = self.turn.lock().await;
+        if self.images.get(name).is_none() {
+            return Err(Failure::NotFound);
+        }
+        self.nvme.hide_image(name).map_err(refused)?;
+        self.images.close(name).await.map_err(failed)
+    }
+
+    async fn volumes(&self) -> Vec<Volume> {
+        self.images.all().iter().map(|open| self.volume(open)).collect()
+    }
+
+    async fn create_transport(&self, wanted: TransportOptions) -> Result<(), Failure> {
+        let mut transport = self.transport.lock();
+        if transport.is_some() {
+            return Err(Failure::Exists);
+        }
+        // The target has its own sizes from the start; what the client asks for beyond them is what
+        // hosts are offered less of.
+        let io_queues = wanted.max_io_qpairs_per_ctrlr.unwrap_or(IO_QUEUES_MAX).min(IO_QUEUES_MAX);
+        *transport = Some(Transport {
+            max_queue_depth: wanted.max_queue_depth.unwrap_or(QUEUE_DEPTH_MAX).min(QUEUE_DEPTH_MAX),
+            max_io_qpairs_per_ctrlr: io_queues,
+            in_capsule_data_size: IN_CAPSULE_DEFAULT,
+            max_io_size: TRANSFER_MAX,
+            max_aq_depth: ADMIN_DEPTH,
+            c2h_success: true,
+            kas: KEEP_ALIVE_UNIT,
+            min_kato: KEEP_ALIVE_MIN_MS,
+        });
+        Ok(())
+    }
+
+    async fn transport(&self) -> Option<Transport> {
+        *self.transport.lock()
+    }
+
+    async fn create_subsystem(&self, new: NewSubsystem) -> Result<(), Failure> {
+        let _turn = self.turn.lock().await;
+        let config = SubsystemConfig {
+            nqn: new.nqn,
+            serial: new.serial_number.unwrap_or_else(|| SERIAL.to_owned()),
+            model: new.model_number.unwrap_or_else(|| MODEL.to_owned()),
+            allow_any_host: new.allow_any_host,
+            namespaces_max: match new.max_namespaces {
+                None | Some(0) => NAMESPACES_MAX,
+                Some(count) => count,
+            },
+        };
+        self.nvme.target().add_subsystem(config).map_err(refused)
+    }
+
+    async fn delete_subsystem(&self, nqn: &str) -> Result<(), Failure> {
+        let _turn = self.turn.lock().await;
+        self.nvme.target().remove_subsystem(nqn).map_err(refused)?;
+        self.nvme.forget_subsystem(nqn);
+        self.nvme.close_unused();
+        Ok(())
+    }
+
+    async fn subsystems(&self) -> Vec<Subsystem> {
+        let found = self.nvme.target().subsystems();
+        found.into_iter().map(|subsystem| self.describe(subsystem)).collect()
+    }
+
+    async fn add_listener(&self, nqn: &str, address: SocketAddr) -> Result<(), Failure> {
+        let _turn = self.turn.lock().await;
+        if self.transport.lock().is_none() {
+            return Err(Failure::Invalid);
+        }
+        self.nvme.listen(nqn, address).await.map_err(failed)
+    }
+
+    async fn remove_listener(&self, nqn: &str, address: SocketAddr) -> Result<(), Failure> {
+        let _turn = self.turn.lock().await;
+        self.nvme.unlisten(nqn, address).map_err(refused)
+    }
+
+    async fn add_namespace(&self, nqn: &str, new: NewNamespace) -> Result<u32, Failure> {
+        let _turn = self.turn.lock().await;
+        if self.images.get(&new.volume).is_none() {
+            return Err(Failure::NotFound);
+        }
+        // SPDK's rule: a volume is the namespace of one subsystem only.
+        if self.nvme.shows(&new.volume) {
+            return Err(Failure::Exists);
+        }
+        let options = NamespaceOptions { nsid: new.nsid, uuid: new.uuid, nguid: new.nguid };
+        self.nvme.show(nqn, &new.volume, options).map_err(failed)
+    }
+
+    async fn remove_namespace(&self, nqn: &str, nsid: u32) -> Result<(), Failure> {
+        let _turn = self.turn.lock().await;
+        self.nvme.hide(nqn, nsid).map_err(refused)
+    }
+
+    async fn add_host(&self, nqn: &str, host: &str) -> Result<(), Failure> {
+        let is_new = self.nvme.target().add_host(nqn, host).map_err(refused)?;
+        if is_new { Ok(()) } else { Err(Failure::Exists) }
+    }
+
+    async fn remove_host(&self, nqn: &str, host: &str) -> Result<(), Failure> {
+        let was_there = self.nvme.target().remove_host(nqn, host).map_err(refused)?;
+        if was_there { Ok(()) } else { Err(Failure::NotFound) }
+    }
+
+    async fn allow_any_host(&self, nqn: &str, allow: bool) -> Result<(), Failure> {
+        self.nvme.target().set_allow_any_host(nqn, allow).map_err(refused)
+    }
+
+    async fn controllers(&self, nqn: &str) -> Result<Vec<Controller>, Failure> {
+        let is_discovery = |nqn: &str| {
+            let all = self.nvme.target().subsystems();
+            all.iter().any(|one| one.is_discovery && one.nqn == nqn)
+        };
+        let found = self.nvme.target().controllers(nqn).map_err(refused)?;
+        let discovery = is_discovery(nqn);
+        Ok(found
+            .into_iter()
+            .map(|one| Controller {
+                cntlid: one.cntlid,
+                discovery,
+                host_nqn: one.host_nqn,
+                host_id: one.host_id,
+                io_queue_pairs: one.io_queues.into(),
+            })
+            .collect())
+    }
+
+    async fn queue_pairs(&self, nqn: &str) -> Result<Vec<QueuePair>, Failure> {
+        let found = self.nvme.target().queues(nqn).map_err(refused)?;
+        Ok(found
+            .into_iter()
+            .map(|one| QueuePair {
+                cntlid: one.cntlid,
+                qid: one.qid,
+                enabled: true,
+                thread: String::from("lsvd"),
+                host_nqn: one.host_nqn,
+                listener: one.origin.listener,
+                peer: one.origin.peer,
+            })
+            .collect())
+    }
+
+    async fn poll_groups(&self) -> Vec<PollGroup> {
+        let target = self.nvme.target();
+        let subsystems = target.subsystems();
+        let queues: Vec<_> =
+            subsystems.iter().flat_map(|one| target.queues(&one.nqn).unwrap_or_default()).collect();
+        let (admin, io): (Vec<_>, Vec<_>) = queues.iter().partition(|queue| queue.qid == 0);
+        let counters = subsystems.iter().flat_map(|one| &one.namespaces);
+        let completed_io =
+            counters.map(|one| one.counters.reads + one.counters.writes + one.counters.other).sum();
+        vec![PollGroup {
+            name: String::from("lsvd"),
+            admin_queue_pairs: admin.len() as u64,
+            io_queue_pairs: io.len() as u64,
+            current_admin_queue_pairs: admin.len() as u64,
+            current_io_queue_pairs: io.len() as u64,
+            current_unassociated: 0,
+            pending_io: 0,
+            completed_io,
+        }]
+    }
+
+    async fn wait_init(&self) {
+        // A sender that is gone means that the gateway stops: nothing is left to wait for.
+        drop(self.is_initialized.clone().wait_for(|is| *is).await);
+    }
+
+    fn kill(&self, signal: Signal) {
+        use rustix::process::Signal as Native;
+        let signal = match signal {
+            Signal::Hangup => Native::HUP,
+            Signal::Interrupt => Native::INT,
+            Signal::Quit => Native::QUIT,
+            Signal::Kill => Native::KILL,
+            Signal::User1 => Native::USR1,
+            Signal::Terminate => Native::TERM,
+        };
+        let ourselves: Pid = getpid();
+        if let Err(error) = kill_process(ourselves, signal) {
+            tracing::warn!(%error, "cannot send a signal to ourselves");
+        }
+    }
+
+    fn log_level(&self) -> LogLevel {
+        self.log.level()
+    }
+
+    fn set_log_level(&self, level: LogLevel) {
+        self.log.set_level(level);
+    }
+
+    fn log_flags(&self) -> Vec<(String, bool)> {
+        self.log.parts()
+    }
+
+    fn set_log_flag(&self, flag: &str, on: bool) -> Result<(), Failure> {
+        if self.log.set_part(flag, on) { Ok(()) } else { Err(Failure::NotFound) }
+    }
+
+    fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
