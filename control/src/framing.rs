@@ -108,11 +108,11 @@ impl Framer {
     ///
     /// After an error there is no way to tell where the next request starts.
     pub fn next_value(&mut self) -> Result<Option<Vec<u8>>, FramingError> {
+        if self.state == State::Before {
+            let spaces = self.buffer.iter().take_while(|byte| is_space(**byte)).count();
+            self.buffer.drain(..spaces);
+        }
         while let Some(&byte) = self.buffer.get(self.seen) {
-            if self.state == State::Before && is_space(byte) {
-                self.buffer.drain(..=self.seen);
-                continue;
-            }
             if self.seen >= REQUEST_BYTES_MAX {
                 return Err(FramingError::TooLong);
             }
@@ -134,12 +134,6 @@ impl Framer {
             }
             _ => None,
         }
-    }
-
-    /// True if the stream may end here.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.buffer.is_empty()
     }
 
     fn take(&mut self, len: usize) -> Vec<u8> {

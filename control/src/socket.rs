@@ -91,8 +91,9 @@ async fn remove_stale(path: &Path) -> Result<(), BindError> {
 /// The lock on a path. Freed by the system when the process ends, however it ends.
 #[derive(Debug)]
 struct Lock {
-    _held: File,
+    // Dropped in this order: whoever removes the file must hold the lock, or two could have it.
     _file: OwnFile,
+    _held: File,
 }
 
 impl Lock {
@@ -122,7 +123,7 @@ impl Lock {
             let file = OwnFile { path: path.clone(), device: ours.dev(), inode: ours.ino() };
             // The previous holder may have removed the file between our `open` and our lock.
             if file.is_there() {
-                return Ok(Self { _held: held, _file: file });
+                return Ok(Self { _file: file, _held: held });
             }
         }
     }

@@ -76,7 +76,7 @@ fn structures(input: &[u8]) {
     if let Ok(info) = ControllerInfo::parse(&page) {
         assert_eq!(ControllerInfo::parse(&info.to_bytes()), Ok(info));
     }
-    NamespaceInfo::parse(&page);
+    let _ = NamespaceInfo::parse(&page);
     let _ = NamespaceInfo::uuid_of(&page);
     assert!(parse_namespace_list(&page).count() <= 1024);
     if let Some(log) = AnaLog::parse(input) {

@@ -15,7 +15,11 @@ const DATA_MAX: u32 = 128 << 10;
 fuzz_target!(|input: &[u8]| {
     let Some((&[choice, alignment], pdu)) = input.split_first_chunk() else { return };
     let rules = PduRules {
-        from: if choice & 1 == 0 { Direction::HostToController } else { Direction::ControllerToHost },
+        from: if choice & 1 == 0 {
+            Direction::HostToController
+        } else {
+            Direction::ControllerToHost
+        },
         connected: choice & 2 == 0,
         digests: Digests::from_field(choice >> 2),
         alignment: Alignment::from_field(alignment).unwrap_or_default(),
@@ -55,7 +59,7 @@ fuzz_target!(|input: &[u8]| {
             }
         }
         PduKind::H2cTermReq | PduKind::C2hTermReq => {
-            TermReq::parse(chunk(&header));
+            let _ = TermReq::parse(chunk(&header));
         }
         PduKind::CapsuleCmd => {
             let sqe = CapsuleCommand::parse(chunk(&header));

@@ -23,8 +23,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let address: SocketAddr =
-        arguments.next().as_deref().unwrap_or("127.0.0.1:4420").parse()?;
+    let address: SocketAddr = arguments.next().as_deref().unwrap_or("127.0.0.1:4420").parse()?;
     let namespaces: u32 = arguments.next().as_deref().unwrap_or("1").parse()?;
     let mebibytes: u32 = arguments.next().as_deref().unwrap_or("64").parse()?;
 
@@ -39,7 +38,8 @@ async fn main() -> Result<()> {
         namespaces_max: namespaces.max(32),
     })?;
     for nsid in 1..=namespaces {
-        let uuid = Uuid::from_u64_pair(0x6c73_7664_0000_4000, 0x8000_0000_0000_0000 | u64::from(nsid));
+        let uuid =
+            Uuid::from_u64_pair(0x6c73_7664_0000_4000, 0x8000_0000_0000_0000 | u64::from(nsid));
         let namespace = RamNamespace::new(uuid, LbaSize::B4096, mebibytes << 8);
         target.add_namespace(NQN, Arc::new(namespace), NamespaceOptions::default())?;
     }

@@ -67,3 +67,6 @@ impl Admin<'_> {
         Ok(Outcome::Answer(answer))
     }
 }
+
+#[cfg(test)]
+mod test;

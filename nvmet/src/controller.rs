@@ -284,7 +284,8 @@ impl Controller {
     /// starts anew, in one step, so that no change falls between the two.
     pub(crate) fn changed_namespaces(&self, acknowledge: bool) -> Option<Vec<u32>> {
         let events = &mut self.state.lock().events;
-        let listed = (!events.has_changed_overflow).then(|| events.changed.iter().copied().collect());
+        let listed =
+            (!events.has_changed_overflow).then(|| events.changed.iter().copied().collect());
         if acknowledge {
             events.changed.clear();
             events.has_changed_overflow = false;

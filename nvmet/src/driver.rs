@@ -22,8 +22,8 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use crate::error::Error;
 use crate::limits::{
-    DRAIN_MAX, HANDSHAKE_MAX, LINGER_MAX, RECEIVE_AFTER_LARGE, RECEIVE_BYTES, RECEIVE_BYTES_CONNECTING,
-    RECEIVE_SPARE_MIN,
+    DRAIN_MAX, HANDSHAKE_MAX, KEEP_ALIVE_GRANULARITY, LINGER_MAX, RECEIVE_AFTER_LARGE,
+    RECEIVE_BYTES, RECEIVE_BYTES_CONNECTING, RECEIVE_SPARE_MIN,
 };
 use crate::session::Session;
 use crate::target::{Origin, Target};
@@ -58,8 +58,10 @@ impl<S> Accepted<S> {
         self,
         replace: impl FnOnce(S) -> io::Result<T>,
     ) -> io::Result<Accepted<T>> {
-        let Connection { stream, session, input, follows_large, drain, keep_alive } = self.0;
+        // A timer belongs to its runtime, like a socket. The next poll makes a new one.
+        let Connection { stream, session, input, follows_large, .. } = self.0;
         let stream = replace(stream)?;
+        let (drain, keep_alive) = (None, None);
         Ok(Accepted(Connection { stream, session, input, follows_large, drain, keep_alive }))
     }
 }
@@ -173,10 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Ready with `None` once a queue is connected and the host has been told.
-    fn poll_connecting(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Ended, Error>>> {
+    fn poll_connecting(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Ended, Error>>> {
         match self.poll(context) {
             Poll::Ready(result) => Poll::Ready(Some(result)),
             Poll::Pending if self.session.is_connected() => Poll::Ready(None),
@@ -245,7 +244,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Poll::Pending => return false,
             Poll::Ready(Ok(0)) => {
                 let is_clean = self.input.is_empty() && self.session.is_between_pdus();
-                self.session.close(if is_clean { Ok(Ended::HungUp) } else { Err(Error::Truncated) });
+                self.session.close(if is_clean {
+                    Ok(Ended::HungUp)
+                } else {
+                    Err(Error::Truncated)
+                });
             }
             Poll::Ready(Ok(_)) => self.session.bytes_arrived(),
             Poll::Ready(Err(error)) => self.session.break_off(error.into()),
@@ -270,7 +273,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn poll_keep_alive(&mut self, context: &mut Context<'_>) {
         let wanted = self.session.keep_alive_ms();
         if self.keep_alive.as_ref().map_or(0, |known| known.timeout_ms) != wanted {
-            let arm = |timeout_ms| KeepAlive { timeout_ms, timer: Box::pin(sleep(window(timeout_ms))) };
+            let arm =
+                |timeout_ms| KeepAlive { timeout_ms, timer: Box::pin(sleep(window(timeout_ms))) };
             self.keep_alive = (wanted > 0).then(|| arm(wanted));
         }
         let Some(keep_alive) = &mut self.keep_alive else { return };
@@ -300,7 +304,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 }
 
 fn window(timeout_ms: u32) -> Duration {
-    Duration::from_millis(u64::from(timeout_ms) * 3 / 2)
+    let granularity_ms = u64::from(KEEP_ALIVE_GRANULARITY) * 100;
+    Duration::from_millis(u64::from(timeout_ms).next_multiple_of(granularity_ms) * 3 / 2)
 }
 
 #[cfg(test)]

@@ -33,12 +33,35 @@ pub(crate) struct Work {
 /// What to do. Offsets and lengths in bytes.
 #[derive(Debug)]
 enum Action {
-    Read { offset: u64, len: u32 },
-    Write { offset: u64, len: u32, fua: bool },
-    Compare { offset: u64, len: u32, expected: Bytes },
-    Verify { offset: u64, len: u32 },
-    WriteZeroes { range: ByteRange, deallocate: bool, fua: bool },
-    Deallocate { count: u16 },
+    Read {
+        offset: u64,
+        len: u32,
+        fua: bool,
+    },
+    Write {
+        offset: u64,
+        len: u32,
+        fua: bool,
+    },
+    Compare {
+        offset: u64,
+        len: u32,
+        fua: bool,
+        expected: Bytes,
+    },
+    Verify {
+        offset: u64,
+        len: u32,
+        fua: bool,
+    },
+    WriteZeroes {
+        range: ByteRange,
+        deallocate: bool,
+        fua: bool,
+    },
+    Deallocate {
+        count: u16,
+    },
     Flush,
     /// A hint that nobody takes.
     Nothing,
@@ -76,9 +99,9 @@ impl Work {
             DataSource::None => (action.charge(), None, None),
             DataSource::Capsule { offset, len } => {
                 let (start, end) = (offset as usize, offset as usize + len as usize);
-                (0, None, Some(capsule.slice(start..end)))
+                (action.charge(), None, Some(capsule.slice(start..end)))
             }
-            DataSource::FromHost { len } => (len as usize, Some(len), None),
+            DataSource::FromHost { len } => (len as usize + action.charge(), Some(len), None),
             DataSource::ToHost { len } => (len as usize, None, None),
         };
         Ok((Self { cid, attached, charge, awaits, lba_shift, action }, data))
@@ -101,26 +124,24 @@ impl Work {
     pub(crate) fn start(mut self, data: Bytes) -> Started {
         let namespace = &self.attached.namespace;
         let outcome = match &mut self.action {
-            Action::Read { offset, len } | Action::Verify { offset, len } => {
-                let outcome = namespace.read(*offset, *len);
+            Action::Read { offset, len, fua } | Action::Verify { offset, len, fua } => {
+                let outcome = read(&self.attached, *offset, *len, *fua);
                 return self.reading(outcome);
             }
-            Action::Compare { offset, len, expected } => {
+            Action::Compare { offset, len, fua, expected } => {
                 *expected = data;
-                let outcome = namespace.read(*offset, *len);
+                let outcome = read(&self.attached, *offset, *len, *fua);
                 return self.reading(outcome);
             }
             Action::Write { offset, fua, .. } => namespace.write(*offset, data, *fua),
             Action::WriteZeroes { range, deallocate, fua } => {
                 namespace.write_zeroes(*range, *deallocate, *fua)
             }
-            Action::Deallocate { count } => {
-                match byte_ranges(&data, *count, &namespace.info()) {
-                    Ok(ranges) if ranges.is_empty() => Outcome::Ready(Ok(())),
-                    Ok(ranges) => namespace.deallocate(ranges),
-                    Err(failure) => Outcome::Ready(Err(failure)),
-                }
-            }
+            Action::Deallocate { count } => match byte_ranges(&data, *count, &namespace.info()) {
+                Ok(ranges) if ranges.is_empty() => Outcome::Ready(Ok(())),
+                Ok(ranges) => namespace.deallocate(ranges),
+                Err(failure) => Outcome::Ready(Err(failure)),
+            },
             Action::Flush => namespace.flush(),
             Action::Nothing => Outcome::Ready(Ok(())),
         };
@@ -195,10 +216,10 @@ impl Action {
             false => Ok(()),
         };
         Ok(match *operation {
-            IoOperation::Read { .. } => Self::Read { offset, len: transfer()? },
-            IoOperation::Verify { .. } => Self::Verify { offset, len: transfer()? },
-            IoOperation::Compare { .. } => {
-                Self::Compare { offset, len: transfer()?, expected: Bytes::new() }
+            IoOperation::Read { fua, .. } => Self::Read { offset, len: transfer()?, fua },
+            IoOperation::Verify { fua, .. } => Self::Verify { offset, len: transfer()?, fua },
+            IoOperation::Compare { fua, .. } => {
+                Self::Compare { offset, len: transfer()?, fua, expected: Bytes::new() }
             }
             IoOperation::Write { fua, .. } => {
                 writable()?;
@@ -218,12 +239,31 @@ impl Action {
         })
     }
 
-    /// Memory of a command that moves no data over the wire.
+    /// Memory of what is read and does not go over the wire.
     fn charge(&self) -> usize {
         match self {
-            Self::Verify { len, .. } => *len as usize,
+            Self::Verify { len, .. } | Self::Compare { len, .. } => *len as usize,
             _ => 0,
         }
+    }
+}
+
+/// Reads, with `fua` only what is durable (NVM section 3.2.4): the range is made so first.
+fn read(attached: &Arc<Attached>, offset: u64, len: u32, fua: bool) -> Outcome<Bytes> {
+    if !fua {
+        return attached.namespace.read(offset, len);
+    }
+    let attached = Arc::clone(attached);
+    Outcome::Pending(Box::pin(async move {
+        settled(attached.namespace.flush()).await?;
+        settled(attached.namespace.read(offset, len)).await
+    }))
+}
+
+async fn settled<T>(outcome: Outcome<T>) -> Result<T, Failure> {
+    match outcome {
+        Outcome::Ready(result) => result,
+        Outcome::Pending(future) => future.await,
     }
 }
 

@@ -268,7 +268,10 @@ impl Session {
         member.subsystem.refresh(&mut self.table);
         let (work, data) = Work::parse(sqe, data, &self.table)?;
         match data {
-            Some(data) => self.run(work, data),
+            Some(data) => {
+                self.payload += work.charge;
+                self.run(work, data);
+            }
             None => self.admit(work),
         }
         Ok(None)

@@ -105,8 +105,7 @@ impl Target {
             NAMESPACES_MAX,
             true,
         );
-        let model =
-            Model { is_accepting: true, generation: 0, subsystems: BTreeMap::new() };
+        let model = Model { is_accepting: true, generation: 0, subsystems: BTreeMap::new() };
         Ok(Self {
             options,
             discovery: Arc::new(discovery),

@@ -7,7 +7,6 @@ use std::task::{Context, Waker};
 use bytes::{Bytes, BytesMut};
 use lsvd_buf::BufPool;
 use uuid::Uuid;
-use zerocopy::FromBytes;
 
 use crate::session::Session;
 use crate::wire::command::{Connect, ConnectData, IoOperation};
@@ -25,7 +24,8 @@ use crate::{
 };
 
 pub(crate) const NQN: &str = "nqn.2019-05.io.lsvd:cnode1";
-pub(crate) const HOST: &str = "nqn.2014-08.org.nvmexpress:uuid:aaaaaaaa-0000-4000-8000-000000000001";
+pub(crate) const HOST: &str =
+    "nqn.2014-08.org.nvmexpress:uuid:aaaaaaaa-0000-4000-8000-000000000001";
 
 pub(crate) fn origin() -> Origin {
     let listener: SocketAddr = "127.0.0.1:4420".parse().unwrap();
@@ -312,10 +312,6 @@ pub(crate) fn connect_admin(target: &Arc<Target>, digests: Digests) -> (Wire, u1
     assert_eq!(replies[0], Reply::IcResp);
     assert_eq!(replies[2].status(), Status::SUCCESS);
     (admin, u16::try_from(replies[1].result()).unwrap())
-}
-
-pub(crate) fn sqe_of(bytes: &[u8; 64]) -> Sqe {
-    Sqe::read_from_bytes(bytes).unwrap()
 }
 
 pub(crate) fn pattern(len: usize) -> Bytes {

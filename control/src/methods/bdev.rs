@@ -87,8 +87,8 @@ async fn get_bdevs(gateway: &dyn Gateway, params: Params<'_>) -> Result<Vec<Bdev
     };
     let found = async {
         loop {
-            if let Some(volume) = find(gateway.volumes().await, &name) {
-                return volume;
+            if let Some(volume) = find(&gateway.volumes().await, &name) {
+                return volume.clone();
             }
             sleep(WAIT_STEP).await;
         }
@@ -99,9 +99,9 @@ async fn get_bdevs(gateway: &dyn Gateway, params: Params<'_>) -> Result<Vec<Bdev
 }
 
 /// A volume by its name, or by its UUID as an alias.
-fn find(volumes: Vec<Volume>, name: &str) -> Option<Volume> {
-    let is_it = |volume: &Volume| volume.name == name || volume.uuid.to_string() == name;
-    volumes.into_iter().find(is_it)
+fn find<'a>(volumes: &'a [Volume], name: &str) -> Option<&'a Volume> {
+    let uuid = Uuid::parse_str(name).ok();
+    volumes.iter().find(|volume| volume.name == name || Some(volume.uuid) == uuid)
 }
 
 #[derive(Serialize)]
@@ -243,18 +243,14 @@ async fn get_iostat(gateway: &dyn Gateway, params: Params<'_>) -> Result<Iostat,
         return Err(RpcError::INVALID_PARAMETERS);
     }
     let volumes = gateway.volumes().await;
-    let chosen = match names.or(name.map(|name| vec![name])) {
-        None => volumes,
+    let bdevs = match names.or(name.map(|name| vec![name])) {
+        None => volumes.iter().map(BdevStat::of).collect(),
         Some(names) => names
             .iter()
-            .map(|name| find(volumes.clone(), name).ok_or(RpcError::NO_DEVICE))
+            .map(|name| find(&volumes, name).map(BdevStat::of).ok_or(RpcError::NO_DEVICE))
             .collect::<Result<_, _>>()?,
     };
-    Ok(Iostat {
-        tick_rate: TICK_RATE,
-        ticks: ticks(gateway.uptime()),
-        bdevs: chosen.into_iter().map(BdevStat::of).collect(),
-    })
+    Ok(Iostat { tick_rate: TICK_RATE, ticks: ticks(gateway.uptime()), bdevs })
 }
 
 fn ticks(time: Duration) -> u64 {
@@ -293,7 +289,7 @@ struct BdevStat {
 struct Empty {}
 
 impl BdevStat {
-    fn of(volume: Volume) -> Self {
+    fn of(volume: &Volume) -> Self {
         let counters = volume.counters;
         let latency = |kind: OperationCounters| {
             (ticks(kind.latency), ticks(kind.latency_max), ticks(kind.latency_min))
@@ -301,7 +297,7 @@ impl BdevStat {
         let (read, write, unmap) =
             (latency(counters.read), latency(counters.write), latency(counters.unmap));
         Self {
-            name: volume.name,
+            name: volume.name.clone(),
             bytes_read: counters.read.bytes,
             num_read_ops: counters.read.operations,
             bytes_written: counters.write.bytes,

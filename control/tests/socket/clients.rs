@@ -3,12 +3,13 @@
 //! They are installed once, next to what cargo builds. Where that is not possible the tests say
 //! so, and test nothing.
 
+use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 
 use lsvd_control::Signal;
+use rustix::fs::{FlockOperation, flock};
 
 use crate::server::Server;
 
@@ -17,15 +18,12 @@ const NQN: &str = "nqn.2019-05.io.lsvd:cnode1";
 /// The first version that cannot be told a size of I/O units is 26.9.
 const VERSIONS: [&str; 2] = ["26.9", "26.5"];
 
-/// Tests run side by side, and one installation is enough.
-static INSTALLING: Mutex<()> = Mutex::new(());
-
 /// Says that the current test does not test what it is for. `cargo xtask` collects these lines.
 fn skip(why: &str) {
     let line = format!("SKIPPED the clients of SPDK: {why}\n");
     eprint!("{line}");
     if let Some(path) = std::env::var_os("LSVD_SKIPPED") {
-        let file = std::fs::File::options().append(true).create(true).open(path);
+        let file = File::options().append(true).create(true).open(path);
         let written = file.and_then(|mut file| file.write_all(line.as_bytes()));
         written.expect("the list of skipped tests is writable");
     }
@@ -33,8 +31,11 @@ fn skip(why: &str) {
 
 /// The client of a version; none, said aloud, if it cannot be installed.
 fn client(version: &str) -> Option<PathBuf> {
-    let _one_at_a_time = INSTALLING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("spdk-{version}"));
+    // Tests run side by side, maybe in processes of their own, and one installation is enough.
+    let lock = File::create(place.with_file_name(format!("spdk-{version}.lock")))
+        .expect("a place for tests");
+    flock(&lock, FlockOperation::LockExclusive).expect("a file can be locked");
     let program = place.join("bin/spdk-rpc");
     if program.is_file() {
         return Some(program);

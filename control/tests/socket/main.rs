@@ -6,3 +6,4 @@ mod fake;
 mod framing;
 mod methods;
 mod server;
+mod shapes;

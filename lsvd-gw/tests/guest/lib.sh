@@ -51,7 +51,8 @@ find_namespace() { # find_namespace NSID: its device; the kernel's numbering is 
 
 disconnect() { nvme disconnect -n "$SUBSYSTEM"; }
 
-# Anything in the kernel's messages that a healthy session does not leave behind. What matches $1 is
+# assert_clean_dmesg [EXPECTED]: nothing in the kernel's messages that a healthy session does not
+# leave behind, but for lines that match EXPECTED.
 assert_clean_dmesg() {
   local complaints
   complaints=$(dmesg | grep -E -i \

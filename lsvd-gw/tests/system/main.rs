@@ -8,11 +8,13 @@
 mod client;
 mod clients;
 mod connections;
+mod control;
 mod crash;
 mod damage;
 mod fill_up;
 mod fio;
 mod gateway;
+mod guest;
 mod idle;
 mod lifecycle;
 mod mixed;

@@ -51,11 +51,8 @@ impl Admin<'_> {
             }
             FeatureId::KeepAliveTimer => Feature::KeepAliveTimer { ms: 0 },
             FeatureId::NumberOfQueues if has_io => {
-                let settled = if is_current {
-                    controller.io_queues()
-                } else {
-                    self.target.options.io_queues
-                };
+                let settled =
+                    if is_current { controller.io_queues() } else { self.target.options.io_queues };
                 let queues = u32::from(settled.min(self.target.options.io_queues));
                 Feature::NumberOfQueues { submission: queues, completion: queues }
             }
@@ -102,7 +99,8 @@ impl Admin<'_> {
             {
                 let most = u32::from(self.target.options.io_queues);
                 let settled = submission.min(completion).min(most);
-                controller.set_io_queues(u16::try_from(settled).expect("no more than io_queues"))?;
+                controller
+                    .set_io_queues(u16::try_from(settled).expect("no more than io_queues"))?;
                 Ok(Feature::NumberOfQueues { submission: settled, completion: settled }.to_dword())
             }
             feature => {

@@ -7,8 +7,8 @@ use crate::controller::{Controller, QueueRecord};
 use crate::doorbell::Doorbell;
 use crate::driver::Ended;
 use crate::limits::{ADMIN_QUEUE_DEPTH_MIN, READY_TIMEOUT_500MS};
-use crate::target::subsystem::{Refusal, Subsystem};
 use crate::target::Lookup;
+use crate::target::subsystem::{Refusal, Subsystem};
 use crate::wire::command::{Connect, ConnectData, ConnectError};
 use crate::wire::property::{
     Capabilities, Configuration, ControllerStatus, Property, ReadyTimeouts, Shutdown,

@@ -105,7 +105,9 @@ fn all_other_commands_do_what_they_say() {
     let compare = IoOperation::Compare { blocks: blocks(0, 8), fua: false };
     assert_eq!(run(compare, &data), Status::SUCCESS);
     assert_eq!(run(compare, &[1; 4096]), Status::COMPARE_FAILURE.dnr());
-    let verify = IoOperation::Verify { blocks: blocks(0, 8), fua: false };
+    let durable = IoOperation::Compare { blocks: blocks(0, 8), fua: true };
+    assert_eq!(run(durable, &data), Status::SUCCESS);
+    let verify = IoOperation::Verify { blocks: blocks(0, 8), fua: true };
     assert_eq!(run(verify, &[]), Status::SUCCESS);
     let mut ranges = [0; 4096];
     ranges[4] = 1;
@@ -235,14 +237,8 @@ fn data_outside_of_its_r2t_ends_the_connection() {
         let mut host = Association::new(&target, PLAIN);
         let request = remote_write(&mut host.script, 6, 8, 16);
         host.io.send(&request);
-        let mut pdu = DataPdu {
-            cid: 6,
-            ttag: 0,
-            offset: 0,
-            len: 8192,
-            is_last: true,
-            is_success: false,
-        };
+        let mut pdu =
+            DataPdu { cid: 6, ttag: 0, offset: 0, len: 8192, is_last: true, is_success: false };
         spoil(&mut pdu);
         let bytes = host.script.h2c_data(&pdu, &pattern(pdu.len as usize)).take();
         assert_eq!(term(&host.io.send(&bytes)), expected, "case {at}");
@@ -253,8 +249,7 @@ fn data_outside_of_its_r2t_ends_the_connection() {
 fn data_that_nobody_asked_for_ends_the_connection() {
     let (target, _) = target();
     let mut host = Association::new(&target, PLAIN);
-    let pdu =
-        DataPdu { cid: 6, ttag: 0, offset: 0, len: 512, is_last: true, is_success: false };
+    let pdu = DataPdu { cid: 6, ttag: 0, offset: 0, len: 512, is_last: true, is_success: false };
     let bytes = host.script.h2c_data(&pdu, &pattern(512)).take();
     assert_eq!(term(&host.io.send(&bytes)), FatalStatus::InvalidHeaderField);
 }

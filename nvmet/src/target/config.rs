@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use uuid::Uuid;
 
-use crate::limits::{IN_CAPSULE_DEFAULT, IN_CAPSULE_MAX, NAMESPACES_MAX, QUEUE_DEPTH_MAX};
 use crate::limits::IO_QUEUES_MAX;
+use crate::limits::{IN_CAPSULE_DEFAULT, IN_CAPSULE_MAX, NAMESPACES_MAX, QUEUE_DEPTH_MAX};
 
 /// Properties of a target that stay while it lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,8 +224,16 @@ mod test {
         }
         let long = format!("nqn.2019-05.io:{}", "x".repeat(209));
         for name in [
-            "", "nqn.", "nqn.2019-05", "nqn.2019-5.io.lsvd", "nqn.2019-13.io.lsvd", "iqn.2019-05.io",
-            "nqn.2019-05.-io.lsvd:a", "nqn.2019-05.io..lsvd:a", "nqn.2019-05.io.lsvd:a\n", &long,
+            "",
+            "nqn.",
+            "nqn.2019-05",
+            "nqn.2019-5.io.lsvd",
+            "nqn.2019-13.io.lsvd",
+            "iqn.2019-05.io",
+            "nqn.2019-05.-io.lsvd:a",
+            "nqn.2019-05.io..lsvd:a",
+            "nqn.2019-05.io.lsvd:a\n",
+            &long,
             "nqn.2019-05.io.lsvd:",
         ] {
             assert_eq!(check_nqn(name), Err(ConfigError::Nqn), "{name}");

@@ -288,10 +288,7 @@ impl Subsystem {
     }
 
     /// Ends the associations that came in there.
-    pub(crate) fn remove_listener(
-        &self,
-        address: std::net::SocketAddr,
-    ) -> Result<(), ConfigError> {
+    pub(crate) fn remove_listener(&self, address: std::net::SocketAddr) -> Result<(), ConfigError> {
         {
             let mut state = self.state.lock();
             let before = state.listeners.len();

@@ -4,23 +4,23 @@
 //! [`PduRules::check`] on the first 8 bytes, [`PduFrame::check_header_digest`] on the header, then
 //! the header's own `parse`. Every failure is a [`TermError`], after which the connection ends.
 
+mod agreement;
 mod header;
+mod term;
 
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-pub use header::{
-    CapsuleCommand, CapsuleResponse, DataPdu, IcReq, IcResp, PduWriter, R2t, TermReq,
-};
+pub use agreement::{Alignment, DIGEST_BYTES, Digests, digest, digest_append};
+pub use header::{CapsuleCommand, CapsuleResponse, DataPdu, IcReq, IcResp, PduWriter, R2t};
+pub use term::{FatalStatus, TERM_BYTES_MAX, TermError, TermReq};
 
-/// Bytes of a digest, CRC-32C in little-endian order.
-pub const DIGEST_BYTES: usize = 4;
+use agreement::digest_bytes;
+
 /// Most bytes of a header, its digest and the padding before the data: PDO is one byte.
 pub const HEADER_BYTES_MAX: usize = 255;
 /// Bytes of an ICReq or ICResp.
 pub const IC_BYTES: usize = 128;
-/// Most bytes of a termination request, the copied header included (TCP section 3.6.2.4).
-pub const TERM_BYTES_MAX: usize = 152;
 
 /// Who sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,22 +56,21 @@ pub enum PduKind {
 }
 
 impl PduKind {
-    const ALL: [Self; 9] = [
-        Self::IcReq,
-        Self::IcResp,
-        Self::H2cTermReq,
-        Self::C2hTermReq,
-        Self::CapsuleCmd,
-        Self::CapsuleResp,
-        Self::H2cData,
-        Self::C2hData,
-        Self::R2t,
-    ];
-
     /// `None` for a reserved type.
     #[must_use]
-    pub fn parse(pdu_type: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| *kind as u8 == pdu_type)
+    pub const fn parse(pdu_type: u8) -> Option<Self> {
+        Some(match pdu_type {
+            0x00 => Self::IcReq,
+            0x01 => Self::IcResp,
+            0x02 => Self::H2cTermReq,
+            0x03 => Self::C2hTermReq,
+            0x04 => Self::CapsuleCmd,
+            0x05 => Self::CapsuleResp,
+            0x06 => Self::H2cData,
+            0x07 => Self::C2hData,
+            0x09 => Self::R2t,
+            _ => return None,
+        })
     }
 
     /// Who sends PDUs of this type.
@@ -126,130 +125,6 @@ mod flag {
     pub(super) const LAST: u8 = 1 << 2;
     /// SUCCESS: there will be no response capsule. C2HData.
     pub(super) const SUCCESS: u8 = 1 << 3;
-}
-
-/// Digests that a connection agreed upon (DGST of ICReq and ICResp).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Digests {
-    /// HDGST_ENABLE, bit 0.
-    pub header: bool,
-    /// DDGST_ENABLE, bit 1.
-    pub data: bool,
-}
-
-impl Digests {
-    /// Reads a DGST field; its other bits are reserved.
-    #[must_use]
-    pub const fn from_field(dgst: u8) -> Self {
-        Self { header: dgst & 1 != 0, data: dgst & 2 != 0 }
-    }
-
-    /// The field that [`Self::from_field`] reads.
-    #[must_use]
-    pub const fn to_field(self) -> u8 {
-        self.header as u8 | (self.data as u8) << 1
-    }
-}
-
-/// Alignment of PDU data that a receiver asks for (HPDA of a host, CPDA of a controller).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Alignment(u8);
-
-impl Alignment {
-    /// Reads the 0-based count of dwords; `None` beyond 31.
-    #[must_use]
-    pub const fn from_field(dwords: u8) -> Option<Self> {
-        if dwords < 32 { Some(Self(dwords)) } else { None }
-    }
-
-    /// The field that [`Self::from_field`] reads.
-    #[must_use]
-    pub const fn to_field(self) -> u8 {
-        self.0
-    }
-
-    /// Multiple on which data starts, 4 to 128 bytes from the start of the PDU.
-    #[must_use]
-    pub const fn bytes(self) -> usize {
-        (self.0 as usize + 1) * 4
-    }
-}
-
-/// CRC-32C of `bytes` as the digest fields have it.
-#[must_use]
-pub fn digest(bytes: &[u8]) -> u32 {
-    crc32c::crc32c(bytes)
-}
-
-/// The digest of data that comes in pieces: start with 0.
-#[must_use]
-pub fn digest_append(digest: u32, bytes: &[u8]) -> u32 {
-    crc32c::crc32c_append(digest, bytes)
-}
-
-/// Fatal error status of a termination request (TCP section 3.6.2.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u16)]
-pub enum FatalStatus {
-    /// Invalid PDU Header Field; the information is its offset in bytes.
-    InvalidHeaderField = 1,
-    /// PDU Sequence Error: the PDU may not come now.
-    SequenceError = 2,
-    /// Header Digest Error; the information is the digest that was received.
-    HeaderDigest = 3,
-    /// Data Transfer Out of Range: not within the command or the R2T.
-    DataOutOfRange = 4,
-    /// Data Transfer Limit Exceeded; to a controller: R2T Limit Exceeded.
-    LimitExceeded = 5,
-    /// Unsupported Parameter; the information is the offset of its field in bytes.
-    UnsupportedParameter = 6,
-}
-
-impl FatalStatus {
-    /// `None` for a reserved value.
-    #[must_use]
-    pub const fn parse(fes: u16) -> Option<Self> {
-        Some(match fes {
-            1 => Self::InvalidHeaderField,
-            2 => Self::SequenceError,
-            3 => Self::HeaderDigest,
-            4 => Self::DataOutOfRange,
-            5 => Self::LimitExceeded,
-            6 => Self::UnsupportedParameter,
-            _ => return None,
-        })
-    }
-}
-
-/// Why a connection ends, as told to the peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{status:?}, information {information:#x}")]
-pub struct TermError {
-    /// Fatal Error Status (FES).
-    pub status: FatalStatus,
-    /// Fatal Error Information (FEI); 0 where the status has none.
-    pub information: u32,
-}
-
-impl TermError {
-    /// The PDU may not come now.
-    pub const SEQUENCE: Self = Self { status: FatalStatus::SequenceError, information: 0 };
-    /// The data is not within its command or R2T.
-    pub const OUT_OF_RANGE: Self = Self { status: FatalStatus::DataOutOfRange, information: 0 };
-    /// More data, or more R2Ts, than was agreed.
-    pub const LIMIT: Self = Self { status: FatalStatus::LimitExceeded, information: 0 };
-
-    /// The header field at this offset in bytes is wrong.
-    #[must_use]
-    pub const fn field(offset: u32) -> Self {
-        Self { status: FatalStatus::InvalidHeaderField, information: offset }
-    }
-
-    /// The parameter at this offset in bytes is beyond what is supported.
-    #[must_use]
-    pub const fn parameter(offset: u32) -> Self {
-        Self { status: FatalStatus::UnsupportedParameter, information: offset }
-    }
 }
 
 /// The first 8 bytes of every PDU (TCP section 3.6.1).
@@ -482,10 +357,6 @@ impl PduFrame {
             Err(TermError { status: FatalStatus::HeaderDigest, information: received })
         }
     }
-}
-
-const fn digest_bytes(present: bool) -> usize {
-    if present { DIGEST_BYTES } else { 0 }
 }
 
 #[cfg(test)]

@@ -151,7 +151,8 @@ impl DiscoveryLog {
         log
     }
 
-    /// Reads the page, for hosts. Records of other transports are left out; `None` if it is cut off.
+    /// Reads the page, for hosts. Records of other transports are left out; `None` if the page is
+    /// cut off.
     #[must_use]
     pub fn parse(log: &[u8]) -> Option<Self> {
         let (header, rest) = HeaderBytes::ref_from_prefix(log).ok()?;

@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{
     Alignment, CommonHeader, DIGEST_BYTES, Digests, Direction, IC_BYTES, PduFrame, PduKind,
-    TERM_BYTES_MAX, TermError, digest, digest_bytes, flag,
+    TermError, digest, digest_bytes, flag,
 };
 use crate::wire::cqe::Cqe;
 use crate::wire::sqe::Sqe;
@@ -20,15 +20,6 @@ struct IcBytes {
     dgst: u8,
     limit: U32,
     reserved: [u8; 112],
-}
-
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct TermBytes {
-    common: CommonHeader,
-    fes: U16,
-    fei: U32,
-    reserved: [u8; 10],
 }
 
 /// H2CData, C2HData and R2T share one layout.
@@ -45,7 +36,6 @@ struct TransferBytes {
 
 const TRANSFER_BYTES: usize = 24;
 const _: () = assert!(size_of::<IcBytes>() == IC_BYTES);
-const _: () = assert!(size_of::<TermBytes>() == TermReq::BYTES);
 const _: () = assert!(size_of::<TransferBytes>() == TRANSFER_BYTES);
 
 const AT_PFV: u32 = 8;
@@ -56,7 +46,7 @@ const AT_DATA_LEN: u32 = 16;
 /// Smallest MAXH2CDATA that a controller may report, in bytes (TCP section 3.6.2.3).
 const H2C_DATA_MIN: u32 = 4096;
 
-fn common(kind: PduKind, flags: u8, pdo: usize, plen: usize) -> CommonHeader {
+pub(super) fn common(kind: PduKind, flags: u8, pdo: usize, plen: usize) -> CommonHeader {
     CommonHeader {
         pdu_type: kind as u8,
         flags,
@@ -154,47 +144,6 @@ fn ic_bytes(kind: PduKind, alignment: Alignment, digests: Digests, limit: u32) -
         reserved: [0; 112],
     };
     zerocopy::transmute!(bytes)
-}
-
-/// Terminate Connection Request of either side (TCP section 3.6.2.4), as received.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TermReq {
-    /// Fatal Error Status, see [`super::FatalStatus::parse`].
-    pub fes: u16,
-    /// Fatal Error Information.
-    pub fei: u32,
-}
-
-impl TermReq {
-    /// Size of the header in bytes; up to 128 bytes of the offending header follow it.
-    pub const BYTES: usize = 24;
-
-    /// Reads a header that passed [`super::PduRules::check`].
-    #[must_use]
-    pub fn parse(header: &[u8; Self::BYTES]) -> Self {
-        let bytes = TermBytes::read_from_bytes(header).expect("the size is that of the struct");
-        Self { fes: bytes.fes.get(), fei: bytes.fei.get() }
-    }
-}
-
-impl TermError {
-    /// Appends the termination request that tells the peer of this error. `offending` are the
-    /// first bytes of the PDU that was wrong; at most 128 of them are sent.
-    pub fn encode(&self, from: Direction, offending: &[u8], out: &mut BytesMut) {
-        let copied = &offending[..offending.len().min(TERM_BYTES_MAX - TermReq::BYTES)];
-        let kind = match from {
-            Direction::HostToController => PduKind::H2cTermReq,
-            Direction::ControllerToHost => PduKind::C2hTermReq,
-        };
-        let bytes = TermBytes {
-            common: common(kind, 0, 0, TermReq::BYTES + copied.len()),
-            fes: (self.status as u16).into(),
-            fei: self.information.into(),
-            reserved: [0; 10],
-        };
-        out.extend_from_slice(bytes.as_bytes());
-        out.extend_from_slice(copied);
-    }
 }
 
 /// Command capsule header (TCP section 3.6.2.5).

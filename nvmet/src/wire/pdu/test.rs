@@ -6,11 +6,17 @@ use crate::wire::cqe::Cqe;
 use crate::wire::sqe::Sqe;
 use crate::wire::status::Status;
 
+const DWORDS: Alignment = alignment(0);
+
+const fn alignment(dwords: u8) -> Alignment {
+    Alignment::from_field(dwords).expect("less than 32")
+}
+
 const AT_CONTROLLER: PduRules = PduRules {
     from: Direction::HostToController,
     connected: true,
     digests: Digests { header: false, data: false },
-    alignment: Alignment(0),
+    alignment: DWORDS,
     capsule_data_max: 8192,
     data_max: 131_072,
 };
@@ -47,14 +53,14 @@ fn a_captured_connection_request_is_understood() {
     let rules = PduRules { connected: false, ..AT_CONTROLLER };
     let frame = rules.check(pdu.first_chunk().expect("header")).expect("a connection request");
     assert_eq!(geometry(frame), (PduKind::IcReq, 128, 128, 0, 128));
-    let request = IcReq { alignment: Alignment(0), digests: BOTH, maxr2t: 0 };
+    let request = IcReq { alignment: DWORDS, digests: BOTH, maxr2t: 0 };
     assert_eq!(IcReq::parse(&pdu), Ok(request));
     assert_eq!(request.to_bytes(), pdu);
 }
 
 #[test]
 fn connection_parameters_that_do_not_exist_are_named() {
-    let good = IcReq { alignment: Alignment(3), digests: Digests::default(), maxr2t: 7 }.to_bytes();
+    let good = IcReq { alignment: alignment(3), digests: Digests::default(), maxr2t: 7 }.to_bytes();
     assert_eq!(good[10], 3);
     assert_eq!(good[12..16], [7, 0, 0, 0]);
     let with = |at: usize, value: u8| {
@@ -71,7 +77,7 @@ fn connection_parameters_that_do_not_exist_are_named() {
 
 #[test]
 fn a_connection_response_has_its_fields_in_place() {
-    let response = IcResp { alignment: Alignment(1), digests: BOTH, maxh2cdata: 0x0002_0000 };
+    let response = IcResp { alignment: alignment(1), digests: BOTH, maxh2cdata: 0x0002_0000 };
     let pdu = response.to_bytes();
     assert_eq!(pdu[..16], [1, 0, 128, 0, 128, 0, 0, 0, 0, 0, 1, 3, 0, 0, 2, 0]);
     assert!(pdu[16..].iter().all(|&byte| byte == 0));
@@ -167,7 +173,7 @@ fn nothing_but_the_connection_request_comes_first() {
 
 #[test]
 fn the_alignment_that_was_asked_for_is_demanded() {
-    let rules = PduRules { alignment: Alignment(31), ..AT_CONTROLLER };
+    let rules = PduRules { alignment: alignment(31), ..AT_CONTROLLER };
     assert_eq!(rules.check(&header(4, 0, 72, 72, 584)), Err(TermError::field(3)));
     let frame = rules.check(&header(4, 0, 72, 128, 640)).expect("aligned");
     assert_eq!(geometry(frame), (PduKind::CapsuleCmd, 72, 128, 512, 640));
@@ -175,7 +181,7 @@ fn the_alignment_that_was_asked_for_is_demanded() {
 
 #[test]
 fn a_flipped_bit_in_the_header_is_found_by_its_digest() {
-    let writer = PduWriter { digests: BOTH, alignment: Alignment(0) };
+    let writer = PduWriter { digests: BOTH, alignment: DWORDS };
     let mut out = BytesMut::new();
     writer.capsule_command(&Sqe::new(2, 5, 1), 0, &mut out);
     let rules = PduRules { digests: BOTH, ..AT_CONTROLLER };
@@ -247,7 +253,7 @@ fn a_data_pdu_has_its_fields_in_place() {
 fn a_response_capsule_follows_its_common_header() {
     let mut out = BytesMut::new();
     let cqe = Cqe::new(9, 1, 2, 3, Status::SUCCESS);
-    let writer = PduWriter { digests: BOTH, alignment: Alignment(31) };
+    let writer = PduWriter { digests: BOTH, alignment: alignment(31) };
     writer.capsule_response(&cqe, &mut out);
     // Padding belongs to data, and there is none.
     assert_eq!(out[..8], [5, 1, 24, 0, 28, 0, 0, 0]);
@@ -260,7 +266,7 @@ fn digests() -> impl Strategy<Value = Digests> {
 }
 
 fn alignments() -> impl Strategy<Value = Alignment> {
-    (0_u8..32).prop_map(Alignment)
+    (0_u8..32).prop_map(alignment)
 }
 
 proptest! {
