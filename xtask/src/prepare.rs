@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::command::{cargo, program, run, succeeds};
 
 /// A program, and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("fio", "fio"),
     ("qemu-img", "qemu-utils"),
     ("qemu-io", "qemu-utils"),
@@ -14,6 +14,8 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("nbdcopy", "libnbd-bin"),
     ("nbdkit", "nbdkit"),
     ("mkfs.ext4", "e2fsprogs"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("cpio", "cpio"),
 ];
 
 /// What is there.
