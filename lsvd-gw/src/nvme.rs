@@ -214,9 +214,9 @@ impl Nvme {
         if self.listeners.lock().contains_key(&address) {
             return Ok(());
         }
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("listen on {address} for NVMe/TCP"))?;
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("listen on {address} for NVMe/TCP; --nvme says another address, or none")
+        })?;
         let accept = Accept { address, nvme: Arc::downgrade(self), stop: self.stop.clone() };
         self.listeners.lock().insert(address, tokio::spawn(accept.run(listener)));
         Ok(())

@@ -30,6 +30,7 @@ const WORDS: [(&str, &str); 4] = [
 const FOREIGN: &[(&str, &str)] = &[
     ("control/", "bdev"), // SPDK's methods and what they return
     ("lsvd-gw/src/rpc", "bdev"),
+    ("lsvd-gw/tests/system/control", "bdev"),
     ("nvmet/", "segment"), // NVMe's SGL segments
     ("nvmet/", "segments"),
     ("initiator/", "segment"),
