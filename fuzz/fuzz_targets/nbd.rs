@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
+use lsvd_buf::BufPool;
 use lsvd_nbd::{
     BlockSizes, Export, ExportInfo, Exports, Extent, Failure, Outcome, negotiate, serve,
 };
@@ -127,7 +128,7 @@ fuzz_target!(|data: &[u8]| {
         let (_stop, stopped) = tokio::sync::watch::channel(false);
         if let Ok(Some(negotiated)) = negotiate(peer, &exports).await {
             assert_eq!(negotiated.export_name(), "a");
-            let _ = serve(negotiated, stopped).await;
+            let _ = serve(negotiated, BufPool::default(), stopped).await;
         } else {
             assert!(choice & 1 == 0, "the preamble chooses the export");
         }

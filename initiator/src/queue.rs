@@ -1,7 +1,8 @@
 //! One connection: an [`Exchange`] and its socket.
 //!
-//! Owns the socket and the bytes that have arrived. Does not: start tasks or measure time; a caller
-//! that wants a time-out wraps a call, all of which can be dropped and made again.
+//! Owns the socket and the bytes that have arrived. Does not: start tasks or measure time. A caller
+//! that wants a time-out wraps a call: one that is dropped loses no bytes, but the command of a
+//! dropped [`Queue::execute`] stays outstanding.
 //! Invariants: nothing is read before all that could be sent was offered to the socket, so a
 //! caller that submits and takes completions in turn sends in batches without asking for them.
 

@@ -213,3 +213,26 @@ async fn host_that_never_reads_is_held_back_and_then_given_up() {
     assert!(matches!(result, Err(Error::Stalled)), "{result:?}");
     drop(stream);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_peers_that_stop_midway_disturb_no_one_and_are_given_up() {
+    let (target, _) = target();
+    let mut idle = Vec::new();
+    for at in 0..1000 {
+        let mut peer = Peer::new(&target);
+        let mut bytes = Script::new(PLAIN).connect(0, 31, 0xffff).take();
+        // Each stops at another byte of ICReq and Connect.
+        bytes.truncate(at);
+        peer.stream.write_all(&bytes).await.unwrap();
+        idle.push(peer);
+    }
+    let mut host = Peer::new(&target);
+    host.connect(&mut Script::new(PLAIN)).await;
+    assert_eq!(target.controllers(NQN).unwrap().len(), 1);
+    for peer in idle {
+        let Peer { served, stream, .. } = peer;
+        assert!(matches!(served.await.unwrap(), Err(Error::HandshakeTimeout)));
+        drop(stream);
+    }
+    assert_eq!(target.controllers(NQN).unwrap().len(), 1);
+}

@@ -75,7 +75,7 @@ pub struct Identify {
 }
 
 /// Structures that Identify returns (section 5.17.1). Those that exist once per I/O command set
-/// are those of the NVM command set; [`Identify::parse`] refuses any other (CSI).
+/// are those of the NVM command set; [`AdminCommand::parse`] refuses any other (CSI).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum IdentifyKind {
