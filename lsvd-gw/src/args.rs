@@ -91,7 +91,7 @@ pub(crate) struct Flags {
     #[arg(long, global = true, value_name = "FILE", env = "LSVD_CONFIG")]
     pub(crate) config: Option<PathBuf>,
 
-    /// RAM for the read cache, as in 512m
+    /// RAM for data, as in 512m: the read cache and recent writes on their way to the store
     #[arg(long, global = true, value_name = "SIZE")]
     pub(crate) cache_ram: Option<String>,
 

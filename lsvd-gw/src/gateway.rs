@@ -151,9 +151,9 @@ impl Gateway<'_> {
             Arc::new(Rpc::new(Arc::clone(&self.images), Arc::clone(&nvme), log, is_initialized));
         let mut front_ends = Vec::new();
         if let Some(path) = &self.settings.rpc_socket {
-            let listener = lsvd_control::Listener::bind(path)
-                .await
-                .with_context(|| format!("--rpc-socket {} (or none)", path.display()))?;
+            let listener = lsvd_control::Listener::bind(path).await.with_context(|| {
+                format!("control socket {}; --rpc-socket says another, or none", path.display())
+            })?;
             let gateway = Arc::clone(&rpc) as Arc<dyn lsvd_control::Gateway>;
             front_ends.push(tokio::spawn(lsvd_control::serve(listener, gateway, stopped.clone())));
         }

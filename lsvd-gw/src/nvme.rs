@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use lsvd_nvmet::limits::NAMESPACES_MAX;
 use lsvd_nvmet::{
-    Accepted, ConfigError, Ended, Listener, NamespaceOptions, Origin, SubsystemConfig, Target,
+    Accepted, ConfigError, Listener, NamespaceOptions, Origin, SubsystemConfig, Target,
     TargetOptions, accept, serve,
 };
 use parking_lot::Mutex;
@@ -141,8 +141,8 @@ impl Nvme {
         self.shown.lock().values().any(|image| image == name)
     }
 
-    /// The thread for a queue of a subsystem: that of its first image, where all but the largest
-    /// installations have their I/O; admin queues too.
+    /// The thread for a queue of a subsystem: that of its image, if it shows one. Queues of a
+    /// subsystem with several images are spread over all threads.
     fn home_of(&self, nqn: &str, qid: u16) -> Handle {
         let first = {
             let shown = self.shown.lock();
@@ -320,9 +320,6 @@ fn hand_over(
         };
         tracing::info!(subsystem, host, qid, %peer, "an NVMe host connected a queue");
         match serve(accepted, stop).await {
-            Ok(how @ (Ended::Disconnected | Ended::Stopped)) => {
-                tracing::info!(subsystem, host, qid, ?how, "an NVMe queue is gone");
-            }
             Ok(how) => tracing::info!(subsystem, host, qid, ?how, "an NVMe queue is gone"),
             Err(error) => {
                 tracing::warn!(subsystem, host, qid, %peer, %error, "an NVMe queue ended")

@@ -27,7 +27,7 @@ use crate::diagnostics::LogControl;
 use crate::images::{AlreadyOpen, Images, Open, image_name, open_pool};
 use crate::nvme::Nvme;
 
-/// Serial and model of a subsystem that is created without: as short as the client's defaults.
+/// Serial and model of a subsystem that is created without.
 const SERIAL: &str = "00000000000000000000";
 const MODEL: &str = "LSVD NVMe controller";
 
@@ -176,12 +176,14 @@ impl Gateway for Rpc {
         if transport.is_some() {
             return Err(Failure::Exists);
         }
-        // The target has its own sizes from the start; what the client asks for beyond them is what
-        // hosts are offered less of.
-        let io_queues = wanted.max_io_qpairs_per_ctrlr.unwrap_or(IO_QUEUES_MAX).min(IO_QUEUES_MAX);
+        // The sizes of the target are fixed when the gateway starts. What is in force is reported,
+        // and who asked for something else finds it in the log.
+        if wanted != TransportOptions::default() {
+            tracing::info!(?wanted, "the transport keeps the sizes that it has");
+        }
         *transport = Some(Transport {
-            max_queue_depth: wanted.max_queue_depth.unwrap_or(QUEUE_DEPTH_MAX).min(QUEUE_DEPTH_MAX),
-            max_io_qpairs_per_ctrlr: io_queues,
+            max_queue_depth: QUEUE_DEPTH_MAX,
+            max_io_qpairs_per_ctrlr: IO_QUEUES_MAX,
             in_capsule_data_size: IN_CAPSULE_DEFAULT,
             max_io_size: TRANSFER_MAX,
             max_aq_depth: ADMIN_DEPTH,

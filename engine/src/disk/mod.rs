@@ -28,6 +28,8 @@ use bytes::Bytes;
 pub use file::{FileDir, FileDisk};
 pub use locked::IoMode;
 pub use lsvd_buf::{AlignedBuf, BufPool, PAGE};
+
+const _: () = assert!(PAGE as u64 == lsvd_common::units::PAGE_BYTES);
 pub use mem::{MemDir, MemDisk};
 
 /// Operations that wait in user space for one ring, or for one directory's blocking threads.

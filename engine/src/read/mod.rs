@@ -137,16 +137,16 @@ fn zeros(len: usize) -> Bytes {
 }
 
 /// Collects the parts of an answer; a single part is passed on without a copy.
-struct Answer {
+struct Answer<'a> {
     len: usize,
     first: Option<Bytes>,
     all: Option<AlignedBuf>,
-    buffers: BufPool,
+    buffers: &'a BufPool,
 }
 
-impl Answer {
-    fn new(len: usize, shared: &Shared) -> Self {
-        Self { len, first: None, all: None, buffers: shared.pool.clone() }
+impl<'a> Answer<'a> {
+    fn new(len: usize, shared: &'a Shared) -> Self {
+        Self { len, first: None, all: None, buffers: &shared.pool }
     }
 
     fn push(&mut self, part: Bytes) {
