@@ -10,6 +10,10 @@
 //! A section is marked clean only together with a checkpoint that writes it; checkpoints never
 //! fail, their objects are retried until the volume itself fails. 3. One checkpoint is written at a
 //! time, and one object of it.
+//!
+//! Crash: data objects are stored between the parts of a checkpoint, and it covers none of them.
+//! Parts without their checkpoint are referred to by nobody: replay passes over them, and what it
+//! changes is dirty again on top of the checkpoint before.
 
 use std::collections::{BTreeMap, VecDeque};
 
