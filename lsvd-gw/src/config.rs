@@ -321,12 +321,14 @@ mod test {
         let error = File::parse("cache_rma = \"1g\"").unwrap_err().to_string();
         assert!(error.contains("did you mean \"cache_ram\""), "{error}");
         let error = File::parse("zzz = 1").unwrap_err().to_string();
-        assert!(error.contains("there are: nbd, state_dir"), "{error}");
+        assert!(error.contains("there are: nbd, nvme, "), "{error}");
     }
 
     #[test]
     fn every_key_of_the_file_is_known() {
-        let text = "nbd = [\"none\"]\nstate_dir = \"/s\"\nflush = \"backend\"\ncache_ram = 1\n\
+        let text = "nbd = [\"none\"]\nnvme = \"none\"\nnvme_nqn = \"nqn.2019-05.io.x:y\"\n\
+                    nvme_serial = \"s\"\nnvme_model = \"m\"\nrpc_socket = \"none\"\n\
+                    state_dir = \"/s\"\nflush = \"backend\"\ncache_ram = 1\n\
                     cache_nvm = \"2g\"\ncache_path = \"/c\"\nlog_size = 4\nbatch_size = 5\n\
                     batch_age_ms = 6\nthreads = 7\npoll_us = 8\nlog = \"debug\"\n";
         let table: toml::Table = text.parse().unwrap();
