@@ -83,7 +83,7 @@ impl Exchange {
             free: (0..agreement.entries.saturating_sub(1)).rev().collect(),
             outbox: BytesMut::new(),
             sent: 0,
-            data_max: 152, // the header that a termination request quotes (section 3.6.2.5)
+            data_max: 152, // PLEN of a termination request is at most this (section 3.6.2.5)
         }
     }
 

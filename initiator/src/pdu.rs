@@ -1,4 +1,4 @@
-//! PDUs as this initiator writes and reads them (NVMe/TCP 1.0, section 3.6).
+//! PDUs as this initiator writes and reads them (NVMe/TCP 1.0, section 3.6.2).
 //!
 //! Owns no state. Written apart from the target's code on purpose, see the crate documentation.
 //! Invariants: a frame is only handed out whole, with lengths that fit its type and digests that
@@ -16,7 +16,7 @@ pub const INITIALIZE_BYTES: usize = 128;
 pub const HEADER_BYTES: usize = 24;
 const DIGEST_BYTES: usize = 4;
 
-/// PDU types (section 3.6.1, figure 17).
+/// PDU types (section 3.3, figure 10).
 pub mod kind {
     /// Initialize Connection Request.
     pub const ICREQ: u8 = 0x00;

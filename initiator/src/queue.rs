@@ -23,7 +23,7 @@ use crate::pdu::{self, Frame, Shape, kind};
 const ADMIN_IN_CAPSULE_MAX: u32 = 8192;
 /// Room made before each read: some 30 completed reads of 4 KiB.
 const RECEIVE_BYTES: usize = 128 << 10;
-/// MAXH2CDATA is no less than this (NVMe/TCP 1.0, section 3.6.2.3).
+/// MAXH2CDATA should be no less than this (NVMe/TCP 1.0, section 3.6.2.3).
 const DATA_PDU_MIN: u32 = 4096;
 
 /// What this host asks for on a connection.

@@ -42,7 +42,7 @@ impl Admin<'_> {
             DataSource::ToHost { len } if len > TRANSFER_MAX => {
                 return Err(Status::INVALID_FIELD.dnr());
             }
-            // At most 512 bytes: hosts have room for them in the capsule (TCP section 3.4).
+            // At most 512 bytes: hosts have room for them in the capsule (TCP figure 11).
             DataSource::FromHost { .. } => return Err(Status::SGL_TYPE_INVALID.dnr()),
             // No command that is served looks at data from the host.
             DataSource::None | DataSource::Capsule { .. } | DataSource::ToHost { .. } => {}

@@ -84,7 +84,7 @@ const HEADER: PduRules = PduRules {
     data_max: H2C_DATA_MAX,
 };
 
-/// Offsets of CCCID and TTAG in H2CData (TCP section 3.6.2.7), and of FLAGS.
+/// Offsets of CCCID and TTAG in H2CData (TCP section 3.6.2.8), and of FLAGS.
 const AT_CCCID: u32 = 8;
 const AT_TTAG: u32 = 10;
 const AT_FLAGS: u32 = 1;

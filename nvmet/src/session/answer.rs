@@ -43,7 +43,7 @@ impl Session {
         let writer = self.writer;
         if !answer.data.is_empty() {
             // The flag stands for a completion that says nothing: success, all zeros, and no SQ head
-            // pointer that the host would need (TCP section 3.3.2.2).
+            // pointer that the host would need (TCP section 3.3.2.1).
             let is_success = !has_flow_control && answer.result == 0;
             let len = u32::try_from(answer.data.len()).expect("data fits a transfer");
             let pdu = DataPdu { cid, ttag: 0, offset: 0, len, is_last: true, is_success };

@@ -145,7 +145,7 @@ impl Subsystem {
         }
         let mut cntlid = state.last_cntlid;
         loop {
-            // IDs from FFF0h on are reserved (base 2.0, figure 275).
+            // IDs from FFF0h on are reserved; Linux's target stops at FFEFh too.
             cntlid = if cntlid >= 0xffef { 1 } else { cntlid + 1 };
             if !state.controllers.contains_key(&cntlid) {
                 break;

@@ -1,4 +1,4 @@
-//! Completion queue entry (section 3.3.3.2; over fabrics without phase bit).
+//! Completion queue entry (section 3.3.3.2; over fabrics without phase bit, section 3.3.2.1.2).
 
 use zerocopy::little_endian::{U16, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};

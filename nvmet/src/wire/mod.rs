@@ -5,8 +5,8 @@
 //!
 //! Does not: keep state, look up namespaces, or know how long a queue is.
 //! Invariants: 1. no function panics or allocates by a length that a peer chose. 2. reserved bits
-//! are ignored (base 2.0, section 1.4.2), except where ignoring one would mean doing less than the
-//! host asked for and reporting success.
+//! are ignored (base 2.0, section 1.4.1.6), except where ignoring one would mean doing less than
+//! the host asked for and reporting success.
 //!
 //! Section numbers without a name are those of NVMe base 2.0; "TCP" is NVMe/TCP 1.0, "NVM" the NVM
 //! command set 1.0. Lengths are in bytes and "blocks" are logical blocks of a namespace.

@@ -1,4 +1,4 @@
-//! PDUs of NVMe/TCP (TCP section 3.6): their geometry, their headers, and how they go wrong.
+//! PDUs of NVMe/TCP (TCP section 3.6.2): their geometry, their headers, and how they go wrong.
 //!
 //! Reading goes in three steps, each of which needs only what the one before has shown to be there:
 //! [`PduRules::check`] on the first 8 bytes, [`PduFrame::check_header_digest`] on the header, then
@@ -31,7 +31,7 @@ pub enum Direction {
     ControllerToHost,
 }
 
-/// PDU types (TCP section 3.6.1).
+/// PDU types (TCP section 3.3, figure 10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum PduKind {
@@ -127,7 +127,7 @@ mod flag {
     pub(super) const SUCCESS: u8 = 1 << 3;
 }
 
-/// The first 8 bytes of every PDU (TCP section 3.6.1).
+/// The first 8 bytes of every PDU (TCP section 3.6.2.1).
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
 )]

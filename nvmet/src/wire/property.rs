@@ -249,7 +249,7 @@ impl ControllerStatus {
     }
 }
 
-/// Controller Ready Timeouts (section 3.1.3.22) in units of 500 ms.
+/// Controller Ready Timeouts (section 3.1.3.21) in units of 500 ms.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReadyTimeouts {
     /// CRWMT: with media.

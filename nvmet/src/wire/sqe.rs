@@ -1,4 +1,4 @@
-//! Submission queue entry (section 3.3.3.1; fabrics commands section 3.3.3.1.1 and 6).
+//! Submission queue entry (section 3.3.3.1; of fabrics commands, sections 3.3.2.1.1 and 6).
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};

@@ -1,4 +1,5 @@
-//! Identify Namespace: CNS 00h and 11h (NVM section 4.1.5.1), 03h and 08h (section 5.17.2).
+//! Identify Namespace: CNS 00h and 11h (NVM sections 4.1.5.1 and 4.1.5.5), 03h and 08h (sections
+//! 5.17.2.3 and 5.17.2.8).
 
 use uuid::Uuid;
 use zerocopy::little_endian::{U16, U32, U64, U128};

@@ -43,7 +43,8 @@ const AT_ALIGNMENT: u32 = 10;
 const AT_MAXH2CDATA: u32 = 12;
 const AT_DATA_LEN: u32 = 16;
 
-/// Smallest MAXH2CDATA that a controller may report, in bytes (TCP section 3.6.2.3).
+/// Smallest MAXH2CDATA that a controller should report, in bytes (TCP section 3.6.2.3); Linux
+/// refuses less too.
 const H2C_DATA_MIN: u32 = 4096;
 
 pub(super) fn common(kind: PduKind, flags: u8, pdo: usize, plen: usize) -> CommonHeader {
@@ -146,7 +147,7 @@ fn ic_bytes(kind: PduKind, alignment: Alignment, digests: Digests, limit: u32) -
     zerocopy::transmute!(bytes)
 }
 
-/// Command capsule header (TCP section 3.6.2.5).
+/// Command capsule header (TCP section 3.6.2.6).
 #[derive(Debug, Clone, Copy)]
 pub struct CapsuleCommand;
 
@@ -162,7 +163,7 @@ impl CapsuleCommand {
     }
 }
 
-/// Response capsule header (TCP section 3.6.2.6).
+/// Response capsule header (TCP section 3.6.2.7).
 #[derive(Debug, Clone, Copy)]
 pub struct CapsuleResponse;
 
@@ -178,7 +179,7 @@ impl CapsuleResponse {
     }
 }
 
-/// Header of H2CData and C2HData (TCP sections 3.6.2.7 and 3.6.2.8).
+/// Header of H2CData and C2HData (TCP sections 3.6.2.8 and 3.6.2.9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DataPdu {
     /// Command Capsule CID (CCCID).
@@ -219,16 +220,16 @@ impl DataPdu {
     }
 }
 
-/// Ready to Transfer (TCP section 3.6.2.9).
+/// Ready to Transfer (TCP section 3.6.2.10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct R2t {
     /// Command Capsule CID (CCCID).
     pub cid: u16,
     /// Transfer Tag (TTAG), chosen by the controller and returned with the data.
     pub ttag: u16,
-    /// R2T Offset (R2TO): first byte that is asked for.
+    /// Requested Data Offset (R2TO): first byte that is asked for.
     pub offset: u32,
-    /// R2T Length (R2TL) in bytes, not 0.
+    /// Requested Data Length (R2TL) in bytes, not 0.
     pub len: u32,
 }
 

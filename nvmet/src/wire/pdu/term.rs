@@ -1,4 +1,4 @@
-//! Fatal errors and the termination requests that report them (TCP section 3.6.2.4).
+//! Fatal errors and the termination requests that report them (TCP section 3.5).
 
 use bytes::BytesMut;
 use zerocopy::little_endian::{U16, U32};
@@ -10,7 +10,7 @@ use super::{CommonHeader, Direction, PduKind};
 /// Most bytes of a termination request, the copied header included.
 pub const TERM_BYTES_MAX: usize = 152;
 
-/// Fatal error status of a termination request (TCP section 3.6.2.4).
+/// Fatal error status of a termination request (TCP sections 3.6.2.4 and 3.6.2.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum FatalStatus {
