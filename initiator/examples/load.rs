@@ -7,10 +7,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use clap::{Parser, ValueEnum};
 use lsvd_initiator::{
-    Controller, Error, Operation, Options, Queue, QueueOptions, Report, Until, Workload, drive,
+    Command, Controller, Error, NamespaceIdentity, Operation, Options, Queue, QueueOptions, Report,
+    Until, Workload, drive,
 };
+
+/// Bytes of each write that fills the namespace, and how many are outstanding.
+const FILL_BYTES: u32 = 128 << 10;
+const FILL_DEPTH: u16 = 16;
 
 #[derive(Debug, Parser)]
 #[command(about = "Random I/O over NVMe/TCP")]
@@ -39,12 +45,18 @@ struct Args {
     /// Use only the first so many MiB of the namespace.
     #[arg(long)]
     span_mib: Option<u64>,
+    /// Write everything that is used once before, so that nobody reads holes.
+    #[arg(long)]
+    fill: bool,
     /// Seconds for each combination.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
     /// Header and data digests.
     #[arg(long)]
     digests: bool,
+    /// Poll for completions instead of sleeping: needs a core of its own.
+    #[arg(long)]
+    spin: bool,
     /// Allow the target to leave out responses after reads.
     #[arg(long)]
     no_flow_control: bool,
@@ -64,6 +76,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         header_digest: args.digests,
         data_digest: args.digests,
         flow_control: !args.no_flow_control,
+        spin: args.spin,
         ..QueueOptions::default()
     };
     let mut controller = Controller::connect(args.address, options).await?;
@@ -77,11 +90,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let span = args.span_mib.map_or(u64::MAX, |mib| (mib << 20) / u64::from(block_bytes));
     // A queue lives as long as its controller, so all combinations share the queues.
-    let deepest = args.depth.iter().copied().max().unwrap_or(1);
+    let filling = args.fill.then_some(FILL_DEPTH);
+    let deepest = args.depth.iter().copied().chain(filling).max().unwrap_or(1);
     let entries = deepest.saturating_add(1).min(controller.entries_max());
     let mut queues = Vec::new();
     for number in 1..=args.queues {
         queues.push(controller.open_queue(number, entries).await?);
+    }
+    if args.fill
+        && let Some(queue) = queues.first_mut()
+    {
+        fill(queue, args.nsid, &namespace, span).await?;
     }
     for name in &args.operation {
         for depth in &args.depth {
@@ -105,6 +124,32 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     drop(queues);
     controller.disconnect().await?;
+    Ok(())
+}
+
+/// Writes every block up to `span`.
+async fn fill(
+    queue: &mut Queue,
+    nsid: u32,
+    namespace: &NamespaceIdentity,
+    span: u64,
+) -> Result<(), Error> {
+    let pattern: Vec<u8> = (0..FILL_BYTES).map(|at| (at % 251) as u8).collect();
+    let pattern = Bytes::from(pattern);
+    let blocks_each = u64::from(FILL_BYTES / namespace.block_bytes);
+    let end = namespace.blocks.min(span);
+    let mut lba = 0;
+    while lba < end || queue.outstanding() > 0 {
+        if lba < end && queue.outstanding() < FILL_DEPTH.into() {
+            let bytes = (end - lba).min(blocks_each) as usize * namespace.block_bytes as usize;
+            let data = pattern.slice(..bytes);
+            queue.submit(Command::write(nsid, lba, namespace.block_bytes, data))?;
+            lba += blocks_each;
+        } else {
+            queue.next_completion().await?.ok()?;
+        }
+    }
+    queue.execute(Command::flush(nsid)).await?.ok()?;
     Ok(())
 }
 
@@ -132,11 +177,13 @@ fn print(args: &Args, workload: &Workload, report: &Report) {
     let [p50, p99, p999] =
         [500, 990, 999].map(|rank| report.latencies.percentile(rank).as_secs_f64() * 1e6);
     println!(
-        "{{\"operation\":\"{operation}\",\"bytes\":{},\"queues\":{},\"depth\":{},\"iops\":{:.0},\
+        "{{\"operation\":\"{operation}\",\"bytes\":{},\"queues\":{},\"depth\":{},\"commands\":{},\
+         \"iops\":{:.0},\
          \"p50_us\":{p50:.1},\"p99_us\":{p99:.1},\"p999_us\":{p999:.1}}}",
         args.bytes,
         args.queues,
         workload.depth,
+        report.commands,
         report.commands as f64 / report.elapsed.as_secs_f64(),
     );
 }

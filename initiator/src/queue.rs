@@ -39,12 +39,22 @@ pub struct QueueOptions {
     pub r2ts: u32,
     /// Whether the target reports the submission queue head.
     pub flow_control: bool,
+    /// Look for completions without sleeping: costs a core, and leaves the time that it takes to
+    /// wake up out of the latency.
+    pub spin: bool,
 }
 
 impl Default for QueueOptions {
     /// What Linux asks for: no digests, no padding, one R2T, flow control.
     fn default() -> Self {
-        Self { header_digest: false, data_digest: false, alignment: 4, r2ts: 1, flow_control: true }
+        Self {
+            header_digest: false,
+            data_digest: false,
+            alignment: 4,
+            r2ts: 1,
+            flow_control: true,
+            spin: false,
+        }
     }
 }
 
@@ -54,6 +64,7 @@ pub struct Queue {
     stream: TcpStream,
     exchange: Exchange,
     inbox: BytesMut,
+    spin: bool,
     /// Completions that came while [`Self::execute`] waited for another.
     passed_over: VecDeque<Completion>,
 }
@@ -96,7 +107,7 @@ impl Queue {
             in_capsule_max: ADMIN_IN_CAPSULE_MAX,
             flow_control: options.flow_control,
         });
-        Ok(Self { stream, exchange, inbox, passed_over: VecDeque::new() })
+        Ok(Self { stream, exchange, inbox, spin: options.spin, passed_over: VecDeque::new() })
     }
 
     /// Longest data in bytes that is sent along with a command, instead of on request.
@@ -163,6 +174,12 @@ impl Queue {
                 return Ok(completion);
             }
             self.send()?;
+            if self.spin {
+                try_receive(&self.stream, &mut self.inbox)?;
+                // The runtime looks at the socket without waiting, as there is a task to run.
+                tokio::task::yield_now().await;
+                continue;
+            }
             let interest = if self.exchange.unsent().is_empty() {
                 Interest::READABLE
             } else {

@@ -1,6 +1,8 @@
-//! Measurements: the NBD export against other servers on the same disk, and the engine's map.
+//! Measurements: the NBD export against other servers on the same disk, the NVMe/TCP target, and
+//! the engine's map.
 
 mod jobs;
+mod nvme;
 mod report;
 mod servers;
 
@@ -18,6 +20,8 @@ use crate::command::{cargo, run as run_command, target_dir};
 pub(crate) enum Verb {
     /// The NBD export against qemu-nbd and nbdkit on the same disk, interleaved
     Nbd(Nbd),
+    /// The NVMe/TCP target: a namespace in memory and a volume, beside what SPDK's target did
+    Nvme(nvme::Nvme),
     /// The engine's extent map: bytes and nanoseconds at ten million extents
     Map,
 }
@@ -46,6 +50,7 @@ pub(crate) struct Nbd {
 pub(crate) fn run(verb: &Verb) -> anyhow::Result<()> {
     match verb {
         Verb::Nbd(settings) => nbd(settings),
+        Verb::Nvme(settings) => nvme::run(settings),
         Verb::Map => run_command(&mut cargo(["bench", "-p", "lsvd-engine", "--bench", "map"])),
     }
 }
@@ -70,11 +75,13 @@ fn nbd(settings: &Nbd) -> anyhow::Result<()> {
     let mut samples: Vec<Vec<Vec<Sample>>> = vec![vec![Vec::new(); running.len()]; JOBS.len()];
     for round in 1..=settings.rounds {
         for (job, samples) in JOBS.iter().zip(&mut samples).filter(|(job, _)| wanted(job.name)) {
-            // One server after the other, so that whatever else the machine does hits all of them.
-            for (server, samples) in running.iter_mut().zip(samples) {
-                let sample = job.run(server, settings.mib, settings.seconds)?;
-                server.settle()?;
-                samples.push(sample);
+            // One server after the other, so that whatever else the machine does hits all of them;
+            // each in turn first, so that what one leaves behind hits all of them, too.
+            for turn in 0..running.len() {
+                let at = (turn + round as usize) % running.len();
+                let sample = job.run(&running[at], settings.mib, settings.seconds)?;
+                running[at].settle()?;
+                samples[at].push(sample);
             }
             println!("round {round} of {}: {}", settings.rounds, job.name);
         }

@@ -61,7 +61,7 @@ fn print_job(job: &Job, servers: &[Vec<Sample>]) {
     }
 }
 
-fn median(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> f64 {
+pub(crate) fn median<T>(samples: &[T], figure: impl Fn(&T) -> f64) -> f64 {
     let mut figures: Vec<f64> = samples.iter().map(figure).collect();
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
@@ -72,7 +72,7 @@ fn median(samples: &[Sample], figure: impl Fn(&Sample) -> f64) -> f64 {
     }
 }
 
-fn machine() -> anyhow::Result<String> {
+pub(crate) fn machine() -> anyhow::Result<String> {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name"));
     let model = model.and_then(|line| line.split(": ").nth(1)).unwrap_or("an unknown CPU");
@@ -83,7 +83,7 @@ fn machine() -> anyhow::Result<String> {
     Ok(format!("{count} x {model}, {gib} GiB of memory, {}", kernel.trim()))
 }
 
-fn disk(dir: &Path) -> String {
+pub(crate) fn disk(dir: &Path) -> String {
     let words = ["--output=source,fstype,size"];
     let text = output(program("df").args(words).arg(dir)).unwrap_or_default();
     text.lines().last().unwrap_or("unknown").split_whitespace().collect::<Vec<_>>().join(" ")

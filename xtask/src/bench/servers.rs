@@ -128,21 +128,26 @@ impl Server {
 
     /// Waits until the server does nothing any more, and the disk neither.
     pub(crate) fn settle(&self) -> anyhow::Result<()> {
-        let path = format!("/proc/{}/io", self.child.id());
-        let deadline = Instant::now() + PATIENCE;
-        let mut before = String::new();
-        while Instant::now() < deadline {
-            let now = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-            if now == before {
-                break;
-            }
-            before = now;
-            std::thread::sleep(QUIET);
-        }
-        // Dirty pages of a server that answers from the page cache must not burden the next one.
-        rustix::fs::sync();
-        Ok(())
+        settle(&self.child)
     }
+}
+
+/// Waits until a process reads and writes nothing any more, and the disk neither.
+pub(crate) fn settle(process: &Child) -> anyhow::Result<()> {
+    let path = format!("/proc/{}/io", process.id());
+    let deadline = Instant::now() + PATIENCE;
+    let mut before = String::new();
+    while Instant::now() < deadline {
+        let now = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        if now == before {
+            break;
+        }
+        before = now;
+        std::thread::sleep(QUIET);
+    }
+    // Dirty pages of a server that answers from the page cache must not burden the next one.
+    rustix::fs::sync();
+    Ok(())
 }
 
 impl Drop for Server {
