@@ -20,13 +20,13 @@ const TABLE: &[Row] = &[
     // No front end sees the engine: the gateway is the only place where they meet.
     Row("lsvd-nbd", &["lsvd-buf"], &[]),
     Row("lsvd-nvmet", &["lsvd-buf"], &[]),
-    Row("lsvd-control", &[], &[]),
+    Row("lsvd-control", &[], &["lsvd-fixtures"]),
     // The formats on the wire are the target's; nothing else of it.
     Row("lsvd-initiator", &["lsvd-nvmet"], &["lsvd-buf"]),
     Row(
         "lsvd-gw",
         &["lsvd-common", "lsvd-control", "lsvd-engine", "lsvd-nbd", "lsvd-nvmet", "lsvd-store"],
-        &["lsvd-initiator"],
+        &["lsvd-fixtures", "lsvd-initiator"],
     ),
     Row("lsvd-cli", &["lsvd-common", "lsvd-store"], &[]),
     Row("imgtool", &["lsvd-cli", "lsvd-common", "lsvd-engine", "lsvd-store", "objinspect"], &[]),
@@ -34,7 +34,7 @@ const TABLE: &[Row] = &[
     Row("objinspect", &["lsvd-cli", "lsvd-common", "lsvd-store"], &["lsvd-fixtures"]),
     Row("remove-objs", &["lsvd-cli", "lsvd-common", "lsvd-store"], &[]),
     Row("lsvd-sim", &["lsvd-common", "lsvd-engine", "lsvd-store"], &[]),
-    Row("xtask", &[], &[]),
+    Row("xtask", &["lsvd-buf"], &[]),
 ];
 
 /// Compares the table with what cargo says.

@@ -18,6 +18,10 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("cpio", "cpio"),
 ];
 
+/// A module of Python, and the Debian package that has it. With `ensurepip` comes pip, in the environment that a test
+/// makes for SPDK's client; the client itself is installed by the test, from the package index.
+const MODULES: [(&str, &str); 1] = [("ensurepip", "python3-venv")];
+
 /// What is there.
 #[derive(Debug)]
 pub(crate) struct Prepared {
@@ -62,7 +66,10 @@ pub(crate) fn install() -> anyhow::Result<Prepared> {
 }
 
 fn install_packages(missing: &mut Vec<String>) {
-    let absent = || PROGRAMS.into_iter().filter(|(program, _)| !is_installed(program));
+    let absent = || {
+        let programs = PROGRAMS.into_iter().filter(|(program, _)| !is_installed(program));
+        programs.chain(MODULES.into_iter().filter(|(module, _)| !has_module(module)))
+    };
     let mut packages: Vec<&str> = absent().map(|(_, package)| package).collect();
     packages.dedup();
     if packages.is_empty() {
@@ -81,9 +88,9 @@ fn install_packages(missing: &mut Vec<String>) {
             println!("{error:#}");
         }
     }
-    for (program, package) in absent() {
+    for (what, package) in absent() {
         missing.push(format!(
-            "{program} is missing; as root, `apt-get install {package}` brings it. Its tests are \
+            "{what} is missing; as root, `apt-get install {package}` brings it. Its tests are \
              skipped"
         ));
     }
@@ -94,6 +101,11 @@ fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut dirs = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
     dirs.any(|dir| dir.join(program).is_file())
+}
+
+/// True if Python has a module.
+fn has_module(module: &str) -> bool {
+    succeeds(program("python3").args(["-c", &format!("import {module}")]))
 }
 
 fn has_cargo(tool: &str) -> bool {

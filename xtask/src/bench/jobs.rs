@@ -13,6 +13,8 @@ pub(crate) struct Job {
     pub(crate) name: &'static str,
     /// The figure that counts is MB/s, not operations.
     pub(crate) is_stream: bool,
+    /// The disk's own rate at this, every byte twice, stands beside it.
+    pub(crate) is_sequential_write: bool,
     words: &'static [&'static str],
     /// Read the whole area before: what counts is the warm rate.
     warm: bool,
@@ -29,6 +31,7 @@ pub(crate) const JOBS: [Job; 7] = [
     },
     Job {
         is_stream: true,
+        is_sequential_write: true,
         ..job("1 MiB sequential write, QD8", &["--rw=write", "--bs=1m", "--iodepth=8"])
     },
     Job {
@@ -43,7 +46,7 @@ pub(crate) const JOBS: [Job; 7] = [
 ];
 
 const fn job(name: &'static str, words: &'static [&'static str]) -> Job {
-    Job { name, is_stream: false, words, warm: false }
+    Job { name, is_stream: false, is_sequential_write: false, words, warm: false }
 }
 
 /// One measurement.

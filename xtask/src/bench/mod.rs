@@ -5,6 +5,7 @@ mod jobs;
 mod nvme;
 mod report;
 mod servers;
+mod twice;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use anyhow::Context as _;
 use crate::bench::jobs::{JOBS, Sample};
 use crate::bench::report::Report;
 use crate::bench::servers::{KINDS, Server};
+use crate::bench::twice::Twice;
 use crate::command::{cargo, run as run_command, target_dir};
 
 /// What to measure.
@@ -72,6 +74,8 @@ fn nbd(settings: &Nbd) -> anyhow::Result<()> {
         server.settle()?;
     }
     let wanted = |name: &str| settings.only.as_ref().is_none_or(|only| name.contains(only));
+    let twice = Twice::new(scratch.path())?;
+    let mut ceilings = Vec::new();
     let mut samples: Vec<Vec<Vec<Sample>>> = vec![vec![Vec::new(); running.len()]; JOBS.len()];
     for round in 1..=settings.rounds {
         for (job, samples) in JOBS.iter().zip(&mut samples).filter(|(job, _)| wanted(job.name)) {
@@ -83,8 +87,12 @@ fn nbd(settings: &Nbd) -> anyhow::Result<()> {
                 running[at].settle()?;
                 samples[at].push(sample);
             }
+            if job.is_sequential_write {
+                ceilings.push(twice.measure(settings.seconds)?);
+                rustix::fs::sync();
+            }
             println!("round {round} of {}: {}", settings.rounds, job.name);
         }
     }
-    Report { settings, dir: &parent, samples: &samples }.print()
+    Report { settings, dir: &parent, samples: &samples, ceilings: &ceilings }.print()
 }

@@ -13,6 +13,9 @@ pub(crate) struct Report<'a> {
     pub(crate) dir: &'a Path,
     /// By job, then by server, then by round.
     pub(crate) samples: &'a [Vec<Vec<Sample>>],
+    /// What the disk alone does with sequential writes that reach it twice, in bytes a second, by
+    /// round.
+    pub(crate) ceilings: &'a [f64],
 }
 
 impl Report<'_> {
@@ -31,14 +34,14 @@ impl Report<'_> {
         );
         for (job, servers) in JOBS.iter().zip(self.samples) {
             if servers.iter().all(|rounds| !rounds.is_empty()) {
-                print_job(job, servers);
+                print_job(job, servers, self.ceilings);
             }
         }
         Ok(())
     }
 }
 
-fn print_job(job: &Job, servers: &[Vec<Sample>]) {
+fn print_job(job: &Job, servers: &[Vec<Sample>], ceilings: &[f64]) {
     let figure = |sample: &Sample| if job.is_stream { sample.bytes } else { sample.iops };
     let rates: Vec<f64> = servers.iter().map(|rounds| median(rounds, figure)).collect();
     let qemu = KINDS.iter().zip(&rates).find(|(kind, _)| **kind == Kind::QemuNbd);
@@ -58,6 +61,11 @@ fn print_job(job: &Job, servers: &[Vec<Sample>]) {
             median(rounds, |sample| sample.p50_us),
             median(rounds, |sample| sample.p99_us)
         );
+    }
+    if job.is_sequential_write {
+        let rate = median(ceilings, |rate| *rate);
+        let shown = format!("{:.0} MB/s", rate / 1e6);
+        println!("{:30} {:16} {shown:>12} {:>10.2}", "", "disk, log + store", rate / qemu);
     }
 }
 

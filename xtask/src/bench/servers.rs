@@ -159,7 +159,7 @@ impl Drop for Server {
 }
 
 /// A file with every byte written: first writes to reserved space would burden the others with allocations.
-fn write_file(path: &Path, mib: u32) -> anyhow::Result<PathBuf> {
+pub(crate) fn write_file(path: &Path, mib: u32) -> anyhow::Result<PathBuf> {
     let context = || format!("write {}", path.display());
     let mut file = File::create(path).with_context(context)?;
     let piece = vec![0x5a; 1 << 20];
