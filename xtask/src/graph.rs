@@ -14,7 +14,8 @@ struct Row(&'static str, &'static [&'static str], &'static [&'static str]);
 const TABLE: &[Row] = &[
     Row("lsvd-common", &[], &["lsvd-fixtures"]),
     Row("lsvd-fixtures", &[], &[]),
-    Row("lsvd-store", &["lsvd-common"], &[]),
+    Row("lsvd-rados", &[], &[]),
+    Row("lsvd-store", &["lsvd-common", "lsvd-rados"], &[]),
     Row("lsvd-buf", &[], &[]),
     Row("lsvd-engine", &["lsvd-buf", "lsvd-common", "lsvd-store"], &["lsvd-fixtures"]),
     // No front end sees the engine: the gateway is the only place where they meet.
