@@ -65,7 +65,7 @@ impl Cluster {
     /// Connects. Blocks for up to the connection's timeout.
     ///
     /// # Errors
-    /// `Load`; `ENOENT` without a configuration or keyring; `EACCES` and `EPERM` for a wrong key;
+    /// `Load`; `Conf`; `ENOENT` without a keyring; `EACCES` and `EPERM` for a wrong key;
     /// `ETIMEDOUT` when no monitor answers.
     pub fn connect(options: &ConnectOptions) -> Result<Arc<Self>> {
         let api = ffi::api()?;
@@ -82,14 +82,16 @@ impl Cluster {
         let path = conf.as_ref().map_or(null(), |path| path.as_ptr());
         // SAFETY: the path lives through the call; null stands for the usual places.
         let read = unsafe { (api.conf_read_file)(handle, path) };
-        check("read the configuration", read)?;
+        if read < 0 {
+            return Err(Error::Conf { code: read.saturating_neg() });
+        }
         let mount = options.connect_timeout.as_secs().max(1).to_string();
         let operation = options.op_timeout.as_secs().max(1).to_string();
         cluster.set("client_mount_timeout", &mount)?;
         cluster.set("rados_mon_op_timeout", &mount)?;
         cluster.set("rados_osd_op_timeout", &operation)?;
         // We say what is wrong ourselves, in one line.
-        for option in ["log_to_stderr", "err_to_stderr", "clog_to_stderr"] {
+        for option in ["log_to_stderr", "err_to_stderr"] {
             cluster.set(option, "false")?;
         }
         if let Some(keyring) = &options.keyring {

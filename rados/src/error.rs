@@ -21,6 +21,12 @@ pub enum Error {
     /// The library is missing.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The configuration file is missing or wrong.
+    #[error("read the configuration: {}", std::io::Error::from_raw_os_error(*code))]
+    Conf {
+        /// The error, as a positive errno(3) number.
+        code: i32,
+    },
     /// librados said no.
     #[error("{what}: {}", std::io::Error::from_raw_os_error(*code))]
     Failed {
@@ -48,7 +54,7 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Option<i32> {
         match self {
-            Self::Failed { code, .. } => Some(*code),
+            Self::Failed { code, .. } | Self::Conf { code } => Some(*code),
             Self::Load(_) | Self::ZeroByte { .. } | Self::Closed { .. } => None,
         }
     }

@@ -213,9 +213,12 @@ impl Pool {
                         }
                         let (size, modified) = (&raw mut landing.size, &raw mut landing.modified);
                         (api.read_op_stat)(op, size, modified, &raw mut landing.stat_code);
-                        let data = landing.data.as_mut_ptr().cast::<c_char>();
-                        let (read, code) = (&raw mut landing.read, &raw mut landing.read_code);
-                        (api.read_op_read)(op, offset, len, data, read, code);
+                        // To an OSD, a length of 0 means all there is.
+                        if len > 0 {
+                            let data = landing.data.as_mut_ptr().cast::<c_char>();
+                            let (read, code) = (&raw mut landing.read, &raw mut landing.read_code);
+                            (api.read_op_read)(op, offset, len, data, read, code);
+                        }
                         let submitted =
                             (api.aio_read_op_operate)(op, io, completion, name.as_ptr(), 0);
                         (api.release_read_op)(op);

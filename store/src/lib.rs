@@ -32,6 +32,7 @@ mod name;
 mod page;
 mod payload;
 mod pool;
+mod rados;
 
 use std::fmt;
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub use mem::MemStore;
 pub use name::{NAME_BYTES_MAX, PART_BYTES_MAX};
 pub use payload::Payload;
 pub use pool::{Environment, PoolError, PoolSpec, PoolTarget};
+pub use rados::RadosStore;
 
 /// A store of named objects, safe to share between tasks, threads and processes.
 ///
