@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod ask;
+mod ceph;
 mod exit;
 pub mod human;
 mod output;
@@ -21,6 +22,7 @@ mod progress;
 mod talk;
 
 pub use ask::{Consent, ask};
+pub use ceph::CephFlags;
 pub use exit::{Answer, Negative, block_on, main_with};
 pub use output::{Stdout, print_json, print_text, table};
 pub use pool::{Pool, WhenMissing};

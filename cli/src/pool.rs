@@ -35,8 +35,13 @@ impl Pool {
     ///
     /// # Errors
     /// The name is not understood, or the pool cannot be opened. Each is a complete sentence.
-    pub fn open(text: &str, missing: WhenMissing, talk: Talk) -> Result<Self, PoolError> {
-        let spec = PoolSpec::parse(text, &Environment::of_process())?;
+    pub fn open(
+        text: &str,
+        environment: &Environment,
+        missing: WhenMissing,
+        talk: Talk,
+    ) -> Result<Self, PoolError> {
+        let spec = PoolSpec::parse(text, environment)?;
         talk.say(&spec.explain());
         let store = match spec.open(false) {
             Err(PoolError::NotFound { .. }) if missing == WhenMissing::Create => {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::{Parser, ValueEnum};
+use lsvd_cli::CephFlags;
 use objinspect::Format;
 
 /// Print what is inside an object, a superblock, a write log or a cache file, and verify every
@@ -45,6 +46,9 @@ pub(crate) struct LowArgs {
     /// Do not say which pool was taken
     #[arg(long)]
     quiet: bool,
+
+    #[command(flatten)]
+    ceph: CephFlags,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -76,6 +80,7 @@ pub(crate) struct Args {
     pub(crate) all: bool,
     pub(crate) format: Option<Format>,
     pub(crate) quiet: bool,
+    pub(crate) ceph: CephFlags,
 }
 
 impl LowArgs {
@@ -93,7 +98,7 @@ impl LowArgs {
             FormatName::Log => Format::Log,
             FormatName::Cache => Format::Cache,
         });
-        let Self { json, hex, all, quiet, .. } = self;
-        Ok(Args { place, json, hex, all, format, quiet })
+        let Self { json, hex, all, quiet, ceph, .. } = self;
+        Ok(Args { place, json, hex, all, format, quiet, ceph })
     }
 }

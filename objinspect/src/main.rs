@@ -27,7 +27,9 @@ fn run(args: &Args) -> anyhow::Result<Answer> {
             let input = Input::file(path).with_context(|| format!("open {}", path.display()))?;
             (input, Options { all: args.all, format: args.format, expected: Expected::default() })
         }
-        Place::Object { pool, name } => (fetch(pool, name, talk)?, by_name(name, args)),
+        Place::Object { pool, name } => {
+            (fetch(pool, name, &args.ceph.environment(), talk)?, by_name(name, args))
+        }
     };
     show(&input, &options, Form::of_flags(args.json, args.hex))
 }
@@ -43,15 +45,15 @@ fn by_name(name: &str, args: &Args) -> Options {
     Options { all: args.all, format: args.format.or(format), expected }
 }
 
-fn fetch(pool: &str, name: &str, talk: Talk) -> anyhow::Result<Input> {
-    let spec = PoolSpec::parse(pool, &Environment::of_process())?;
+fn fetch(pool: &str, name: &str, environment: &Environment, talk: Talk) -> anyhow::Result<Input> {
+    let spec = PoolSpec::parse(pool, environment)?;
     if let PoolTarget::Directory(root) = spec.target() {
         // Opening the store sweeps its staging area, and whoever looks at evidence wants nothing
         // touched.
         talk.say(&spec.explain());
         return in_directory(root, name);
     }
-    let pool = Pool::open(pool, WhenMissing::Refuse, talk)?;
+    let pool = Pool::open(pool, environment, WhenMissing::Refuse, talk)?;
     match block_on(async { Ok(objinspect::fetch(&pool, name).await?) })? {
         Some(input) => Ok(input),
         None => Err(missing(name)),

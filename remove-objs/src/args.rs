@@ -1,6 +1,7 @@
 //! The command line: as typed, and as understood.
 
 use clap::Parser;
+use lsvd_cli::CephFlags;
 use lsvd_common::name::{ImageName, NameError};
 
 /// Delete all objects of a pool whose names start with a prefix: a rescue tool, for what `imgtool
@@ -48,6 +49,9 @@ pub(crate) struct LowArgs {
     /// Say nothing but warnings and errors
     #[arg(long)]
     quiet: bool,
+
+    #[command(flatten)]
+    ceph: CephFlags,
 }
 
 #[derive(Debug)]
@@ -60,6 +64,7 @@ pub(crate) struct Args {
     pub(crate) force: bool,
     pub(crate) json: bool,
     pub(crate) quiet: bool,
+    pub(crate) ceph: CephFlags,
 }
 
 /// Why a command line was not understood.
@@ -83,8 +88,8 @@ impl LowArgs {
         if prefix.is_empty() {
             return Err(UsageError::EmptyPrefix);
         }
-        let Self { pool, dry_run, yes, force, json, quiet, .. } = self;
-        Ok(Args { pool, prefix, dry_run, yes, force, json, quiet })
+        let Self { pool, dry_run, yes, force, json, quiet, ceph, .. } = self;
+        Ok(Args { pool, prefix, dry_run, yes, force, json, quiet, ceph })
     }
 }
 

@@ -37,7 +37,7 @@ struct Document {
 
 fn run(args: &Args) -> anyhow::Result<Answer> {
     let talk = Talk::new(TOOL, args.quiet);
-    let pool = Pool::open(&args.pool, WhenMissing::Refuse, talk)?;
+    let pool = Pool::open(&args.pool, &args.ceph.environment(), WhenMissing::Refuse, talk)?;
     block_on(async {
         let plan = Plan::make(&pool, &args.prefix).await?;
         if plan.is_empty() {

@@ -8,9 +8,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lsvd_rados::ConnectOptions;
 use thiserror::Error;
 
-use crate::{ErrorKind, FileStore, ObjectStore, StoreError};
+use crate::{ErrorKind, FileStore, ObjectStore, RadosStore, StoreError};
 
 const POOL_ROOT_VARIABLE: &str = "LSVD_POOL_ROOT";
 const SYSTEM_POOL_ROOT: &str = "/var/lib/lsvd/pools";
@@ -23,6 +24,10 @@ pub struct Environment {
     pub pool_root: Option<PathBuf>,
     /// `CEPH_CONF`, whether or not the file exists.
     pub ceph_conf: Option<PathBuf>,
+    /// `LSVD_CEPH_USER`: who we are to a Ceph cluster, without `client.`; `admin` if unset.
+    pub ceph_user: Option<String>,
+    /// `LSVD_CEPH_KEYRING`: that user's keyring, instead of where the configuration says.
+    pub ceph_keyring: Option<PathBuf>,
     /// The system's ceph.conf, if it exists.
     pub system_ceph_conf: Option<PathBuf>,
     /// `XDG_DATA_HOME`.
@@ -62,6 +67,30 @@ pub struct PoolSpec {
     text: String,
     target: PoolTarget,
     reason: Reason,
+    ceph: CephLogin,
+}
+
+/// How to reach a Ceph cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct CephLogin {
+    conf: Option<PathBuf>,
+    user: Option<String>,
+    keyring: Option<PathBuf>,
+}
+
+impl CephLogin {
+    fn options(&self) -> ConnectOptions {
+        let mut options = ConnectOptions {
+            conf: self.conf.clone(),
+            keyring: self.keyring.clone(),
+            ..ConnectOptions::default()
+        };
+        if let Some(user) = &self.user {
+            let name = user.strip_prefix("client.").unwrap_or(user);
+            name.clone_into(&mut options.user);
+        }
+        options
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,6 +194,8 @@ impl Environment {
         Self {
             pool_root: path(POOL_ROOT_VARIABLE),
             ceph_conf: path("CEPH_CONF"),
+            ceph_user: std::env::var("LSVD_CEPH_USER").ok().filter(|user| !user.is_empty()),
+            ceph_keyring: path("LSVD_CEPH_KEYRING"),
             system_ceph_conf: Some(PathBuf::from(SYSTEM_CEPH_CONF)).filter(|path| path.exists()),
             data_home: path("XDG_DATA_HOME"),
             home: path("HOME"),
@@ -205,7 +236,13 @@ impl PoolSpec {
     /// All kinds but `Unsupported`, `NotFound` and `Store`; each says what to write instead.
     pub fn parse(text: &str, environment: &Environment) -> Result<Self, PoolError> {
         let (target, reason) = understand(text, environment)?;
-        Ok(Self { text: text.to_owned(), target, reason })
+        let conf = environment.ceph_conf.as_ref().or(environment.system_ceph_conf.as_ref());
+        let ceph = CephLogin {
+            conf: conf.map(|conf| environment.current_dir.join(conf)),
+            user: environment.ceph_user.clone(),
+            keyring: environment.ceph_keyring.clone(),
+        };
+        Ok(Self { text: text.to_owned(), target, reason, ceph })
     }
 
     /// Where the pool is.
@@ -245,7 +282,8 @@ impl PoolSpec {
         format!("pool `{text}`: {what} ({why})")
     }
 
-    /// Opens the store, creating a directory if `create` says so. Blocks on the file system.
+    /// Opens the store, creating a directory if `create` says so. Blocks on the file system, or until
+    /// a cluster answers.
     ///
     /// # Errors
     /// `NotFound` without `create`, `Unsupported`, `Store`.
@@ -259,11 +297,10 @@ impl PoolSpec {
                 }
                 Err(error) => Err(error.into()),
             },
-            PoolTarget::Rados { pool, .. } => Err(PoolError::Unsupported {
-                kind: "in a Ceph cluster",
-                instead: format!("use a directory, for example ./{pool} (CephFS will do)"),
-                text,
-            }),
+            PoolTarget::Rados { pool, namespace } => {
+                let store = RadosStore::open(pool, namespace.as_deref(), &self.ceph.options())?;
+                Ok(Arc::new(store))
+            }
             PoolTarget::S3 { bucket, .. } => Err(PoolError::Unsupported {
                 kind: "in an S3 bucket",
                 instead: format!("use a directory, for example ./{bucket}"),

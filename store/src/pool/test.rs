@@ -6,6 +6,8 @@ fn user() -> Environment {
     Environment {
         pool_root: None,
         ceph_conf: None,
+        ceph_user: None,
+        ceph_keyring: None,
         system_ceph_conf: None,
         data_home: None,
         home: Some("/home/ada".into()),
@@ -125,11 +127,24 @@ fn errors_say_what_to_write_instead() {
 
 #[test]
 fn what_this_build_does_not_speak_is_said_at_opening() {
-    for text in ["rados:rbd/ns", "s3://bucket/prefix"] {
-        let error = PoolSpec::parse(text, &user()).unwrap().open(true).unwrap_err();
-        assert!(matches!(error, PoolError::Unsupported { .. }), "{text}: {error}");
-        assert!(error.to_string().contains("use a directory"), "{error}");
-    }
+    let error = PoolSpec::parse("s3://bucket/prefix", &user()).unwrap().open(true).unwrap_err();
+    assert!(matches!(error, PoolError::Unsupported { .. }), "{error}");
+    assert!(error.to_string().contains("use a directory"), "{error}");
+}
+
+#[test]
+fn a_cluster_is_reached_as_the_environment_says() {
+    let environment = Environment {
+        ceph_conf: Some("lab/ceph.conf".into()),
+        ceph_user: Some("client.lsvd".to_owned()),
+        ceph_keyring: Some("/keys/lsvd".into()),
+        ..user()
+    };
+    let options = PoolSpec::parse("rados:rbd/ns", &environment).unwrap().ceph.options();
+    assert_eq!(options.conf, Some("/srv/lab/ceph.conf".into()));
+    assert_eq!(options.user, "lsvd");
+    assert_eq!(options.keyring, Some("/keys/lsvd".into()));
+    assert_eq!(PoolSpec::parse("rados:rbd", &user()).unwrap().ceph.options().user, "admin");
 }
 
 #[test]
