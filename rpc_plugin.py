@@ -2,6 +2,7 @@
 
     PYTHONPATH=DIR spdk-rpc --plugin rpc_plugin bdev_lsvd_create POOL IMAGE [-c CONFIG]
     PYTHONPATH=DIR spdk-rpc --plugin rpc_plugin bdev_lsvd_delete IMAGE
+    PYTHONPATH=DIR spdk-rpc --plugin rpc_plugin bdev_lsvd_resize IMAGE MIB
 
 DIR is the directory of this file. `--plugin` stands before the command.
 
@@ -30,6 +31,13 @@ def bdev_lsvd_delete(args):
     _print(args.client.call('bdev_lsvd_delete', {'image_name': args.image_name}))
 
 
+def bdev_lsvd_resize(args):
+    _print(args.client.call('bdev_lsvd_resize', {
+        'name': args.name,
+        'new_size': args.new_size,
+    }))
+
+
 def spdk_rpc_plugin_initialize(subparsers):
     p = subparsers.add_parser('bdev_lsvd_create', help='Open an image as a bdev of the same name')
     p.add_argument('pool_name', help='Pool that holds the image')
@@ -41,3 +49,8 @@ def spdk_rpc_plugin_initialize(subparsers):
     p = subparsers.add_parser('bdev_lsvd_delete', help='Close an image')
     p.add_argument('image_name', help='Name of the image')
     p.set_defaults(func=bdev_lsvd_delete)
+
+    p = subparsers.add_parser('bdev_lsvd_resize', help='Grow an open image; its hosts are told')
+    p.add_argument('name', help='Name of the image')
+    p.add_argument('new_size', type=int, help='Its new size in MiB')
+    p.set_defaults(func=bdev_lsvd_resize)

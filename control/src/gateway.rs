@@ -22,8 +22,16 @@ pub trait Gateway: Send + Sync + 'static {
     /// Closes a volume. Namespaces that show it go first.
     async fn delete_volume(&self, name: &str) -> Result<(), Failure>;
 
+    /// Grows a volume to `size_bytes` and tells its hosts. [`Failure::NotFound`] if there is no
+    /// such volume.
+    async fn resize_volume(&self, name: &str, size_bytes: u64) -> Result<(), Failure>;
+
     /// Every volume, in the order in which they were opened.
     async fn volumes(&self) -> Vec<Volume>;
+
+    /// Takes what was counted for a volume off its counters from now on. [`Failure::NotFound`] if
+    /// there is no such volume.
+    async fn forget_counters(&self, name: &str, counted: IoCounters) -> Result<(), Failure>;
 
     /// Creates the TCP transport. [`Failure::Exists`] if it is there.
     async fn create_transport(&self, wanted: TransportOptions) -> Result<(), Failure>;
@@ -33,6 +41,9 @@ pub trait Gateway: Send + Sync + 'static {
 
     /// Creates a subsystem. [`Failure::Invalid`] if the NQN is none.
     async fn create_subsystem(&self, new: NewSubsystem) -> Result<(), Failure>;
+
+    /// Subsystems that there may be at one time.
+    fn subsystems_max(&self) -> u32;
 
     /// Deletes a subsystem and ends the connections to it.
     async fn delete_subsystem(&self, nqn: &str) -> Result<(), Failure>;
@@ -121,11 +132,11 @@ pub struct Volume {
     pub sectors: u64,
     /// A namespace shows it, or another front end does.
     pub claimed: bool,
-    /// What was done to it since it was opened.
+    /// What was done to it since it was opened, or since the counters were forgotten.
     pub counters: IoCounters,
 }
 
-/// Counters of a volume. They only grow.
+/// Counters of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct IoCounters {
     /// Reads.
@@ -134,6 +145,29 @@ pub struct IoCounters {
     pub write: OperationCounters,
     /// Deallocations.
     pub unmap: OperationCounters,
+}
+
+impl IoCounters {
+    /// What is left without `counted`, an earlier state of these counters. The slowest and the
+    /// fastest operation stay.
+    #[must_use]
+    pub fn without(self, counted: Self) -> Self {
+        Self {
+            read: self.read.without(counted.read),
+            write: self.write.without(counted.write),
+            unmap: self.unmap.without(counted.unmap),
+        }
+    }
+
+    /// Both together, with the slowest and the fastest operation of `self`.
+    #[must_use]
+    pub fn with(self, more: Self) -> Self {
+        Self {
+            read: self.read.with(more.read),
+            write: self.write.with(more.write),
+            unmap: self.unmap.with(more.unmap),
+        }
+    }
 }
 
 /// Counters of one kind of operation.
@@ -149,6 +183,26 @@ pub struct OperationCounters {
     pub latency_max: Duration,
     /// The fastest; zero if there was none.
     pub latency_min: Duration,
+}
+
+impl OperationCounters {
+    fn without(self, counted: Self) -> Self {
+        Self {
+            operations: self.operations.saturating_sub(counted.operations),
+            bytes: self.bytes.saturating_sub(counted.bytes),
+            latency: self.latency.saturating_sub(counted.latency),
+            ..self
+        }
+    }
+
+    fn with(self, more: Self) -> Self {
+        Self {
+            operations: self.operations.saturating_add(more.operations),
+            bytes: self.bytes.saturating_add(more.bytes),
+            latency: self.latency.saturating_add(more.latency),
+            ..self
+        }
+    }
 }
 
 /// What a client asked of the transport; the gateway fills in the rest.

@@ -2,8 +2,8 @@
 //!
 //! Requests reach a [`Gateway`] as typed calls; answers, errors and their codes are those of SPDK,
 //! measured with its clients from v24.01 to 26.9. What the clients call bdev is a volume here.
-//! `rpc_plugin.py` at the root of the project teaches them `bdev_lsvd_create` and
-//! `bdev_lsvd_delete`.
+//! `rpc_plugin.py` at the root of the project teaches them `bdev_lsvd_create`,
+//! `bdev_lsvd_delete` and `bdev_lsvd_resize`.
 //!
 //! ```no_run
 //! use std::path::Path;

@@ -8,7 +8,7 @@
 
 use lsvd_common::ids::{Epoch, ImageId, LogId};
 use lsvd_common::name::ImageName;
-use lsvd_common::object::superblock::Superblock;
+use lsvd_common::object::superblock::{RO_COMPAT_KNOWN, Superblock};
 use lsvd_store::{ErrorKind as StoreKind, ObjectStore, PutMode, Version};
 use std::sync::Arc;
 
@@ -39,6 +39,18 @@ pub(crate) async fn load(store: &dyn ObjectStore, name: &ImageName) -> Result<Kn
         Error::corrupt(context, error)
     })?;
     Ok(Known { superblock, version: object.version })
+}
+
+/// Checks that this software knows every feature that it must know to write the image.
+pub(crate) fn check_features(name: &ImageName, superblock: &Superblock) -> Result<()> {
+    let bits = superblock.features.ro_compat & !RO_COMPAT_KNOWN;
+    if bits == 0 {
+        return Ok(());
+    }
+    let context = format!(
+        "image {name} has features {bits:#x} that this software cannot write; use a newer one"
+    );
+    Err(Error::new(ErrorKind::ReadOnly, context))
 }
 
 /// Writes a changed superblock over the version that was read. `None` if somebody changed it

@@ -1,4 +1,4 @@
-//! Operations on closed images: create, inspect, list, delete.
+//! Operations on closed images: create, inspect, list, grow, delete.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fence;
 use crate::options::World;
+use crate::volume::Geometry;
 
 /// Deletes at one time.
 const PARALLEL: usize = 16;
@@ -80,6 +81,42 @@ pub async fn create(
         Ok(_) => Ok(superblock),
         Err(error) if error.kind() == StoreKind::AlreadyExists => Err(exists()),
         Err(error) => Err(Error::store(context(), error)),
+    }
+}
+
+/// Grows an image that nobody has open. Returns its superblock as it is then; nothing is written if
+/// it has that size already.
+///
+/// # Errors
+/// `InUse` naming the owner, `Invalid` for a size that [`Volume::resize`](crate::Volume::resize)
+/// would refuse, `NotFound`, `ReadOnly`, or what the store says: then the image has either size.
+pub async fn resize(
+    store: &Arc<dyn ObjectStore>,
+    name: &ImageName,
+    size_bytes: u64,
+) -> Result<Superblock> {
+    loop {
+        let known = fence::load(&**store, name).await?;
+        let mut superblock = known.superblock;
+        fence::check_features(name, &superblock)?;
+        if let Some(owner) = &superblock.owner {
+            let context = format!(
+                "image {name} is in use by {} (process {}, {}); grow it there, or close it there \
+                 first",
+                owner.host, owner.pid, owner.place
+            );
+            return Err(Error::new(ErrorKind::InUse, context));
+        }
+        let geometry = Geometry::of(&superblock);
+        let size = geometry.grown(name, size_bytes)?;
+        if size == superblock.size {
+            return Ok(superblock);
+        }
+        superblock.size = size;
+        // Whoever claims the image meanwhile makes this swap fail: it is looked at again.
+        if fence::swap(&**store, name, &superblock, &known.version).await?.is_some() {
+            return Ok(superblock);
+        }
     }
 }
 

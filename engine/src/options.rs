@@ -100,6 +100,8 @@ pub enum Canary {
     ForgetDiscard,
     /// The store's answer to who the writer is does not matter.
     IgnoreFence,
+    /// A volume grows before its superblock does.
+    GrowEarly,
 }
 
 impl VolumeOptions {

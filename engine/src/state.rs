@@ -187,7 +187,7 @@ pub(crate) struct Shared {
     pub(crate) image: ImageId,
     pub(crate) log_id: LogId,
     pub(crate) sector_size: SectorSize,
-    pub(crate) size: Sectors,
+    pub(crate) size: Size,
     pub(crate) region_shift: u8,
     pub(crate) options: VolumeOptions,
     pub(crate) store: Arc<dyn ObjectStore>,
@@ -249,7 +249,27 @@ impl Shared {
 
     /// Size in bytes.
     pub(crate) fn size_bytes(&self) -> u64 {
-        self.size.0 * SECTOR_BYTES
+        self.size.now().0 * SECTOR_BYTES
+    }
+}
+
+/// Where requests end. It only grows: a range that was inside stays inside, so a request is checked
+/// once, without a lock.
+#[derive(Debug)]
+pub(crate) struct Size(AtomicU64);
+
+impl Size {
+    pub(crate) fn new(size: Sectors) -> Self {
+        Self(AtomicU64::new(size.0))
+    }
+
+    pub(crate) fn now(&self) -> Sectors {
+        Sectors(self.0.load(Ordering::Acquire))
+    }
+
+    /// The superblock in the store must have this size already.
+    pub(crate) fn grow(&self, size: Sectors) {
+        self.0.fetch_max(size.0, Ordering::Release);
     }
 }
 

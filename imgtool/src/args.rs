@@ -1,6 +1,7 @@
 //! The command line: as typed, in words or in the flags of the original tool, and as understood.
 
 use clap::{Parser, ValueEnum};
+use lsvd_cli::CephFlags;
 use lsvd_cli::human::{self, parse_size};
 use lsvd_common::ids::ObjectSeq;
 use lsvd_common::limits::{IMAGE_SECTORS_MAX, IMAGE_SECTORS_MIN};
@@ -15,6 +16,7 @@ const AFTER_HELP: &str = "Commands:
   create POOL IMAGE --size 100g [--sector-size 512|4096]
   list POOL
   info POOL IMAGE
+  resize POOL IMAGE --size 200g
   delete POOL IMAGE [--force] [--yes]
   objinfo POOL IMAGE -q SEQ [--hex | --all]
 
@@ -23,7 +25,7 @@ A POOL is a directory (./pool), a name, or a URL (file:///pool). Words, flags an
 
 Exit codes: 0 done, 1 the answer is no (no such image, image exists, in use, declined), 2 failed.";
 
-/// Create, list, inspect and delete images.
+/// Create, list, inspect, grow and delete images.
 #[derive(Debug, Parser)]
 #[command(name = "imgtool", version, override_usage = USAGE, after_help = AFTER_HELP)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag that somebody types")]
@@ -44,7 +46,7 @@ pub(crate) struct LowArgs {
     #[arg(short, long = "img", visible_alias = "image", value_name = "IMAGE")]
     image: Option<String>,
 
-    /// create: its size, 1M to 64T; K, M, G and T are powers of two
+    /// create, resize: its size, 1M to 64T; K, M, G and T are powers of two
     #[arg(short, long, value_name = "SIZE", allow_hyphen_values = true)]
     size: Option<String>,
 
@@ -87,6 +89,9 @@ pub(crate) struct LowArgs {
     /// Say nothing but warnings and errors
     #[arg(long)]
     quiet: bool,
+
+    #[command(flatten)]
+    ceph: CephFlags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -94,6 +99,7 @@ enum CommandName {
     Create,
     List,
     Info,
+    Resize,
     Delete,
     Objinfo,
     Clone,
@@ -106,6 +112,7 @@ pub(crate) struct Args {
     pub(crate) pool: String,
     pub(crate) json: bool,
     pub(crate) quiet: bool,
+    pub(crate) ceph: CephFlags,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -113,6 +120,7 @@ pub(crate) enum Command {
     Create { image: ImageName, size_bytes: u64, sector_size: SectorSize },
     List,
     Info { image: ImageName },
+    Resize { image: ImageName, size_bytes: u64 },
     Delete { image: ImageName, force: bool, yes: bool },
     Objinfo { image: ImageName, seq: ObjectSeq, hex: bool, all: bool },
 }
@@ -137,9 +145,11 @@ impl Defaults {
 /// Why a command line was not understood.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UsageError {
-    #[error("which command? one of create, list, info, delete, objinfo; see imgtool --help")]
+    #[error(
+        "which command? one of create, list, info, resize, delete, objinfo; see imgtool --help"
+    )]
     NoCommand,
-    #[error("`{0}` is no command; one of create, list, info, delete, objinfo")]
+    #[error("`{0}` is no command; one of create, list, info, resize, delete, objinfo")]
     UnknownCommand(String),
     #[error("which pool? name it behind the command, with -p, or in LSVD_POOL")]
     NoPool,
@@ -153,8 +163,8 @@ pub(crate) enum UsageError {
     Stray { flag: &'static str, of: &'static str },
     #[error("image `{}`: {source}", name.escape_debug())]
     ImageName { name: String, source: lsvd_common::name::NameError },
-    #[error("create needs a size, such as --size 100g")]
-    NoSize,
+    #[error("{0} needs a size, such as --size 100g")]
+    NoSize(&'static str),
     #[error("size `{}`: {source}", text.escape_debug())]
     Size { text: String, source: human::SizeError },
     #[error("size `{}`: an image has 1 MiB to 64 TiB (1m to 64t)", .0.escape_debug())]
@@ -195,14 +205,16 @@ impl LowArgs {
         let wants_image = name != CommandName::List;
         let (pool, image) = self.places(words, wants_image, defaults)?;
         let command = self.command(name, image)?;
-        Ok(Args { command, pool, json: self.json, quiet: self.quiet })
+        Ok(Args { command, pool, json: self.json, quiet: self.quiet, ceph: self.ceph })
     }
 
     /// Flags that would be ignored are errors: whoever types `delete --size` means something else.
     fn check_strays(&self, name: CommandName) -> Result<(), UsageError> {
-        use CommandName::{Create, Delete, Objinfo};
+        use CommandName::{Create, Delete, Objinfo, Resize};
+        if self.size.is_some() && !matches!(name, Create | Resize) {
+            return Err(UsageError::Stray { flag: "--size", of: "create and resize" });
+        }
         let given = [
-            (self.size.is_some(), "--size", Create, "create"),
             (self.sector_size.is_some(), "--sector-size", Create, "create"),
             (self.thick, "--thick", Create, "create"),
             (self.force, "--force", Delete, "delete"),
@@ -270,11 +282,17 @@ impl LowArgs {
                 }
                 let image = image()?;
                 let sector_size = self.sector_size()?;
-                let size_bytes = self.size_bytes(sector_size)?;
+                let size_bytes = self.size_bytes("create", sector_size)?;
                 Command::Create { image, size_bytes, sector_size }
             }
             CommandName::List => Command::List,
             CommandName::Info => Command::Info { image: image()? },
+            CommandName::Resize => {
+                let image = image()?;
+                // Which sectors the image shows, only the image knows; these are in any case whole.
+                let size_bytes = self.size_bytes("resize", SectorSize::B512)?;
+                Command::Resize { image, size_bytes }
+            }
             CommandName::Delete => {
                 Command::Delete { image: image()?, force: self.force, yes: self.yes }
             }
@@ -293,8 +311,12 @@ impl LowArgs {
         bytes.and_then(SectorSize::from_bytes).ok_or_else(|| UsageError::SectorSize(text.clone()))
     }
 
-    fn size_bytes(&self, sector_size: SectorSize) -> Result<u64, UsageError> {
-        let text = self.size.clone().ok_or(UsageError::NoSize)?;
+    fn size_bytes(
+        &self,
+        command: &'static str,
+        sector_size: SectorSize,
+    ) -> Result<u64, UsageError> {
+        let text = self.size.clone().ok_or(UsageError::NoSize(command))?;
         let sector = sector_size.bytes();
         match parse_size(&text) {
             Err(human::SizeError::TooLarge) => Err(UsageError::SizeRange(text)),

@@ -1,4 +1,4 @@
-//! `imgtool`: create, list, inspect and delete images.
+//! `imgtool`: create, list, inspect, grow and delete images.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -25,7 +25,7 @@ fn run(args: Args) -> anyhow::Result<Answer> {
         Command::Create { .. } => WhenMissing::Create,
         _ => WhenMissing::Refuse,
     };
-    let pool = Pool::open(&args.pool, missing, talk)?;
+    let pool = Pool::open(&args.pool, &args.ceph.environment(), missing, talk)?;
     let context = Context { pool, talk, json: args.json };
     block_on(async {
         match args.command {
@@ -34,6 +34,9 @@ fn run(args: Args) -> anyhow::Result<Answer> {
             }
             Command::List => cmd::list(&context).await,
             Command::Info { image } => cmd::info(&context, &image).await,
+            Command::Resize { image, size_bytes } => {
+                cmd::resize(&context, &image, size_bytes).await
+            }
             Command::Delete { image, force, yes } => {
                 cmd::delete(&context, &image, force, yes).await
             }

@@ -141,6 +141,30 @@ fn an_image_is_made_listed_shown_and_deleted() {
 }
 
 #[test]
+fn a_closed_image_grows_and_an_open_one_says_who_has_it_and_what_to_do() {
+    let scratch = Scratch::with_image("disk1");
+    let grown = scratch.run("resize ./pool disk1 --size 2g");
+    assert_eq!(stdout(&grown), "image disk1 has 2 GiB (2147483648 bytes) now\n");
+    let again = json(&scratch.run("resize ./pool disk1 --size 2g --json"));
+    assert_eq!(
+        (&again["image"], &again["size_bytes"]),
+        (&"disk1".into(), &2_147_483_648_u64.into())
+    );
+    let (code, last) = refusal(&scratch.run("resize ./pool disk1 --size 1g"));
+    assert_eq!(code, Some(2));
+    assert!(last.contains("2147483648 bytes") && last.contains("shrinking is not"), "{last}");
+    let (_, last) = refusal(&scratch.run("resize ./pool disk1 --size 16t"));
+    assert!(last.contains("can grow to 8192 GiB"), "{last}");
+    assert_eq!(refusal(&scratch.run("resize ./pool disk2 --size 2g")).0, Some(1));
+    scratch.open("disk1");
+    let (code, last) = refusal(&scratch.run("resize ./pool disk1 --size 3g"));
+    assert_eq!(code, Some(1));
+    let parts = ["in use by gw1 (process 4711, /var/lib/lsvd/log)", "bdev_lsvd_resize disk1 3072"];
+    assert!(parts.iter().all(|part| last.contains(part)), "{last}");
+    assert_eq!(scratch.superblock("disk1").size.checked_bytes(), Some(2 << 30));
+}
+
+#[test]
 fn the_engine_opens_what_create_made() {
     let scratch = Scratch::new();
     json(&scratch.run("create ./pool disk1 --size 100g --sector-size 512 --json"));

@@ -282,7 +282,11 @@ impl Identity {
             shift => Some(u64::checked_shl(page_bytes, shift.into()).unwrap_or(u64::MAX)),
         };
         let capsule = u32_at(data, 1792).saturating_mul(16);
-        let in_capsule_max = capsule.checked_sub(64).ok_or(Violation::Answer("IOCCSZ"))?;
+        // A discovery controller (CNTRLTYPE 2) has no I/O queues, and leaves the field empty.
+        let in_capsule_max = match data[111] {
+            2 => 0,
+            _ => capsule.checked_sub(64).ok_or(Violation::Answer("IOCCSZ"))?,
+        };
         Ok(Self {
             serial: text(&data[4..24]),
             model: text(&data[24..64]),

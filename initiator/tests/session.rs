@@ -35,6 +35,7 @@ async fn target() -> SocketAddr {
         model: "LSVD NVMe controller".to_owned(),
         allow_any_host: true,
         namespaces_max: 32,
+        ana_reporting: false,
     };
     target.add_subsystem(subsystem).unwrap();
     let namespace = RamNamespace::new(Uuid::from_u128(1), LbaSize::B4096, 4096);

@@ -4,6 +4,7 @@
 //! standard error. Exit codes: 0 closed cleanly, 1 a negative answer (no such image, in use), 2
 //! failed.
 
+mod admission;
 mod args;
 mod config;
 mod diagnostics;

@@ -18,17 +18,15 @@ use lsvd_nvmet::{
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinHandle;
 
+use crate::admission::Admission;
 use crate::config::Settings;
 use crate::images::Images;
 use crate::machine;
 use crate::namespace::VolumeNamespace;
 use crate::workers::Running;
-
-/// Connections that have not connected a queue yet, at one time; one that comes beyond waits.
-const CONNECTING_MAX: usize = 64;
 
 /// See the module.
 pub(crate) struct Nvme {
@@ -36,7 +34,7 @@ pub(crate) struct Nvme {
     images: Arc<Images>,
     stop: watch::Receiver<bool>,
     running: Running,
-    connecting: Arc<Semaphore>,
+    admission: Arc<Admission>,
     listeners: Mutex<BTreeMap<SocketAddr, JoinHandle<()>>>,
     /// The image behind each namespace, by subsystem and NSID.
     shown: Mutex<BTreeMap<(String, u32), String>>,
@@ -53,10 +51,10 @@ impl Nvme {
         let options = TargetOptions::new(discovery_nqn(settings));
         let target = Arc::new(Target::new(options).context("make the NVMe target")?);
         target.set_accepting(false);
-        let connecting = Arc::new(Semaphore::new(CONNECTING_MAX));
+        let admission = Admission::new();
         let (stop, running) = (stop.clone(), running.clone());
         let (listeners, shown) = (Mutex::default(), Mutex::default());
-        Ok(Arc::new(Self { target, images, stop, running, connecting, listeners, shown }))
+        Ok(Arc::new(Self { target, images, stop, running, admission, listeners, shown }))
     }
 
     pub(crate) fn target(&self) -> &Target {
@@ -80,6 +78,7 @@ impl Nvme {
             model: settings.nvme_model.clone(),
             allow_any_host: true,
             namespaces_max: NAMESPACES_MAX,
+            ana_reporting: false,
         };
         let nqn = subsystem.nqn.clone();
         self.target.add_subsystem(subsystem).with_context(|| format!("NVMe subsystem {nqn}"))?;
@@ -118,12 +117,20 @@ impl Nvme {
 
     /// Takes away every namespace that shows an image.
     pub(crate) fn hide_image(&self, name: &str) -> Result<(), ConfigError> {
-        let places: Vec<(String, u32)> = {
-            let shown = self.shown.lock();
-            let of_image = shown.iter().filter(|(_, image)| *image == name);
-            of_image.map(|(place, _)| place.clone()).collect()
-        };
-        places.iter().try_for_each(|(nqn, nsid)| self.hide(nqn, *nsid))
+        self.places_of(name).iter().try_for_each(|(nqn, nsid)| self.hide(nqn, *nsid))
+    }
+
+    /// Tells the hosts of every namespace that shows an image to look at its size again.
+    pub(crate) fn image_resized(&self, name: &str) -> Result<(), ConfigError> {
+        let mut places = self.places_of(name).into_iter();
+        places.try_for_each(|(nqn, nsid)| self.target.namespace_resized(&nqn, nsid))
+    }
+
+    /// Subsystem and NSID of every namespace that shows an image.
+    fn places_of(&self, name: &str) -> Vec<(String, u32)> {
+        let shown = self.shown.lock();
+        let of_image = shown.iter().filter(|(_, image)| *image == name);
+        of_image.map(|(place, _)| place.clone()).collect()
     }
 
     /// Forgets the namespaces of a subsystem that was removed.
@@ -248,7 +255,7 @@ impl Accept {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((stream, peer)) => self.connection(stream, peer).await,
+                Ok((stream, peer)) => self.connection(stream, peer),
                 Err(error) => {
                     // Out of descriptors, mostly: others may close some.
                     tracing::warn!(%error, "cannot accept an NVMe/TCP connection");
@@ -258,9 +265,9 @@ impl Accept {
         }
     }
 
-    async fn connection(&self, stream: TcpStream, peer: SocketAddr) {
+    fn connection(&self, stream: TcpStream, peer: SocketAddr) {
         let Some(nvme) = self.nvme.upgrade() else { return };
-        let Ok(permit) = Arc::clone(&nvme.connecting).acquire_owned().await else { return };
+        let Some(place) = nvme.admission.admit(peer) else { return };
         let local = match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
             Ok(local) => local,
             Err(error) => {
@@ -272,18 +279,23 @@ impl Accept {
         let buffers = nvme.images.buffers().clone();
         let connecting = accept(stream, origin, Arc::clone(&nvme.target), buffers);
         let (mut stop, running) = (self.stop.clone(), nvme.running.clone());
+        let mut handshake = nvme.admission.begin();
         tokio::spawn(async move {
             let accepted = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
                 accepted = connecting => accepted,
+                () = handshake.superseded() => {
+                    tracing::debug!(%peer, "an NVMe/TCP connection without a queue made room");
+                    return;
+                }
             };
-            drop(permit);
+            drop(handshake);
             match accepted {
                 Ok(Some(accepted)) => {
                     let home = nvme.home_of(accepted.subsystem(), accepted.qid());
                     drop(nvme);
-                    hand_over(accepted, &home, peer, stop, running);
+                    hand_over(accepted, &home, peer, place, stop, running);
                 }
                 Ok(None) => tracing::debug!(%peer, "an NVMe/TCP host left without a queue"),
                 Err(error) => tracing::warn!(%peer, %error, "an NVMe/TCP connection failed"),
@@ -297,6 +309,7 @@ fn hand_over(
     accepted: Accepted<TcpStream>,
     home: &Handle,
     peer: SocketAddr,
+    place: OwnedSemaphorePermit,
     stop: watch::Receiver<bool>,
     running: Running,
 ) {
@@ -310,7 +323,7 @@ fn hand_over(
         }
     };
     home.spawn(async move {
-        let _running = running;
+        let (_running, _place) = (running, place);
         let accepted = match detached.map_stream(TcpStream::from_std) {
             Ok(accepted) => accepted,
             Err(error) => {

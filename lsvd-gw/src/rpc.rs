@@ -3,6 +3,7 @@
 //! Concurrency: calls that change the target or the images take turns, so that each sees what the
 //! one before left.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use lsvd_control::{
     TransportOptions, Volume,
 };
 use lsvd_nvmet::limits::{
-    IN_CAPSULE_DEFAULT, IO_QUEUES_MAX, NAMESPACES_MAX, QUEUE_DEPTH_MAX, TRANSFER_MAX,
+    IN_CAPSULE_DEFAULT, IO_QUEUES_MAX, NAMESPACES_MAX, QUEUE_DEPTH_MAX, SUBSYSTEMS_MAX,
+    TRANSFER_MAX,
 };
 use lsvd_nvmet::{ConfigError, NamespaceOptions, SubsystemConfig, SubsystemSnapshot};
 use parking_lot::Mutex;
@@ -49,6 +51,8 @@ pub(crate) struct Rpc {
     log: LogControl,
     is_initialized: watch::Receiver<bool>,
     transport: Mutex<Option<Transport>>,
+    /// What clients do not want to see of a volume's counters any more, by its name.
+    forgotten: Mutex<BTreeMap<String, IoCounters>>,
     turn: tokio::sync::Mutex<()>,
     started: Instant,
 }
@@ -60,8 +64,9 @@ impl Rpc {
         log: LogControl,
         is_initialized: watch::Receiver<bool>,
     ) -> Self {
-        let (transport, turn) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self { images, nvme, log, is_initialized, transport, turn, started: Instant::now() }
+        let (transport, forgotten) = (Mutex::default(), Mutex::default());
+        let (turn, started) = (tokio::sync::Mutex::default(), Instant::now());
+        Self { images, nvme, log, is_initialized, transport, forgotten, turn, started }
     }
 
     fn volume(&self, open: &Open) -> Volume {
@@ -83,7 +88,8 @@ impl Rpc {
                 read: counters(&stats.reads, stats.read_bytes.load(Ordering::Relaxed)),
                 write: counters(&stats.writes, stats.write_bytes.load(Ordering::Relaxed)),
                 unmap: counters(&stats.discards, 0),
-            },
+            }
+            .without(self.forgotten.lock().get(volume.name()).copied().unwrap_or_default()),
         }
     }
 
@@ -130,7 +136,8 @@ fn refused(error: ConfigError) -> Failure {
         | ConfigError::Model
         | ConfigError::Options
         | ConfigError::NamespacesMax { .. }
-        | ConfigError::NamespaceId { .. } => Failure::Invalid,
+        | ConfigError::NamespaceId { .. }
+        | ConfigError::AnaNotReported => Failure::Invalid,
         ConfigError::NamespacesFull | ConfigError::TooMany => Failure::Failed(Box::new(error)),
     }
 }
@@ -164,11 +171,34 @@ impl Gateway for Rpc {
             return Err(Failure::NotFound);
         }
         self.nvme.hide_image(name).map_err(refused)?;
-        self.images.close(name).await.map_err(failed)
+        let closed = self.images.close(name).await;
+        self.forgotten.lock().remove(name);
+        closed.map_err(failed)
+    }
+
+    async fn resize_volume(&self, name: &str, size_bytes: u64) -> Result<(), Failure> {
+        let _turn = self.turn.lock().await;
+        let open = self.images.get(name).ok_or(Failure::NotFound)?;
+        let before = open.volume.size_bytes();
+        open.volume.resize(size_bytes).await.map_err(|error| failed(error.into()))?;
+        tracing::info!(image = name, before, size_bytes, "image resized");
+        // NBD has no word for it: clients that connect from now on see the new size.
+        self.nvme.image_resized(name).map_err(refused)
     }
 
     async fn volumes(&self) -> Vec<Volume> {
         self.images.all().iter().map(|open| self.volume(open)).collect()
+    }
+
+    async fn forget_counters(&self, name: &str, counted: IoCounters) -> Result<(), Failure> {
+        let _turn = self.turn.lock().await;
+        if self.images.get(name).is_none() {
+            return Err(Failure::NotFound);
+        }
+        let mut forgotten = self.forgotten.lock();
+        let before = forgotten.entry(name.to_owned()).or_default();
+        *before = before.with(counted);
+        Ok(())
     }
 
     async fn create_transport(&self, wanted: TransportOptions) -> Result<(), Failure> {
@@ -209,8 +239,13 @@ impl Gateway for Rpc {
                 None | Some(0) => NAMESPACES_MAX,
                 Some(count) => count,
             },
+            ana_reporting: false,
         };
         self.nvme.target().add_subsystem(config).map_err(refused)
+    }
+
+    fn subsystems_max(&self) -> u32 {
+        u32::try_from(SUBSYSTEMS_MAX).unwrap_or(u32::MAX)
     }
 
     async fn delete_subsystem(&self, nqn: &str) -> Result<(), Failure> {

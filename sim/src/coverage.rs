@@ -36,6 +36,12 @@ coverage! {
     reads,
     /// Flushes acknowledged.
     flushes,
+    /// Resizes acknowledged.
+    resizes,
+    /// Recoveries that found the old size after a resize without an answer.
+    lost_resizes,
+    /// Recoveries that found the new one.
+    landed_resizes,
     /// Times the image was opened.
     opens,
     /// Opens that ended in an error.

@@ -16,7 +16,7 @@ use tokio::sync::RwLock;
 use tokio::time::{sleep, timeout};
 
 use crate::model::Model;
-use crate::plan::pick_weighted;
+use crate::plan::{SECTORS_MAX, pick_weighted};
 use crate::run::Context;
 use crate::store::Connection;
 use crate::world::SimTime;
@@ -96,8 +96,15 @@ impl Gateway {
 
     async fn client(&self, mut random: fastrand::Rng) {
         let work = &self.context.plan.work;
-        let weights =
-            [work.write, work.large_write, work.discard, work.flush, work.read, work.sleep];
+        let weights = [
+            work.write,
+            work.large_write,
+            work.discard,
+            work.flush,
+            work.read,
+            work.resize,
+            work.sleep,
+        ];
         while !self.stop.load(Ordering::Relaxed) && !self.context.has_failed() {
             let steps = self.steps.load(Ordering::Relaxed);
             if steps == 0 {
@@ -125,6 +132,7 @@ impl Gateway {
                     let (start, len) = self.extent(&mut random, 128);
                     self.read(start, len, &mut random).await
                 }
+                Some(5) => self.resize(&mut random).await,
                 _ => {
                     sleep(Duration::from_millis(random.u64(0..=work.sleep_max_ms))).await;
                     true
@@ -300,6 +308,49 @@ impl Gateway {
             }
             Err(error) => self.refused("read", &error),
         }
+    }
+
+    /// Grows the image, or asks for the size that it has, and writes at the end that it got.
+    async fn resize(&self, random: &mut fastrand::Rng) -> bool {
+        let unit = self.context.plan.unit();
+        let (resize, sectors) = {
+            let mut model = self.model.lock();
+            let sectors = model.sectors() + random.u32(0..=256) * unit;
+            let sectors = sectors.min(SECTORS_MAX);
+            (model.ask_size(sectors), sectors)
+        };
+        let patience = if random.u8(..) < 64 { random.u64(0..50) } else { 10_000_000 };
+        let asked = self.volume.resize(u64::from(sectors) * 512);
+        let Ok(answer) = timeout(Duration::from_millis(patience), asked).await else {
+            return true;
+        };
+        let (now, is_taken) = {
+            let model = self.model.lock();
+            (model.sectors(), model.taken_over().is_some())
+        };
+        match answer {
+            // An answer may be late; what it says was found by whoever took over.
+            Ok(()) if is_taken && sectors != now => {
+                self.context.violation(format_args!(
+                    "a gateway whose image was taken over with {now} sectors acknowledged that it \
+                     has {sectors}"
+                ));
+                return false;
+            }
+            Ok(()) => {
+                self.context.count(|coverage| coverage.resizes += 1);
+                self.model.lock().resize(resize, sectors);
+            }
+            Err(error) if error.kind() == ErrorKind::Invalid && sectors < now => {
+                self.model.lock().refuse_size(resize);
+                return true;
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable && self.context.store_fails() => {
+                return true;
+            }
+            Err(error) => return self.refused("resize", &error),
+        }
+        self.write(sectors - unit, unit, false).await
     }
 
     /// Something was acknowledged: a gateway that was told of its fence must not do that.

@@ -43,6 +43,10 @@ pub(crate) struct Model {
     witnessed: usize,
     /// The term was taken over with so many operations; acknowledging more as stored is a lie.
     taken_over: Option<usize>,
+    /// Resizes asked for so far, and the sizes in sectors of those that were not answered, by
+    /// their number: the next recovery may find any of them.
+    resizes: usize,
+    asked_sizes: Vec<(usize, u32)>,
     next_stamp: Stamp,
 }
 
@@ -74,6 +78,8 @@ impl Model {
             stored: 0,
             witnessed: 0,
             taken_over: None,
+            resizes: 0,
+            asked_sizes: Vec::new(),
             next_stamp: 1,
         }
     }
@@ -152,6 +158,40 @@ impl Model {
     /// Another gateway took the image over with `count` operations of this one.
     pub(crate) fn take_over(&mut self, count: usize) {
         self.taken_over = Some(count);
+    }
+
+    /// A resize to so many sectors is about to be submitted; returns its place among the resizes.
+    pub(crate) fn ask_size(&mut self, sectors: u32) -> usize {
+        self.resizes += 1;
+        self.asked_sizes.push((self.resizes, sectors));
+        self.resizes
+    }
+
+    /// A resize was refused: it never happens.
+    pub(crate) fn refuse_size(&mut self, resize: usize) {
+        self.asked_sizes.retain(|(asked, _)| *asked != resize);
+    }
+
+    /// A resize was acknowledged. Those before it cannot happen any more.
+    pub(crate) fn resize(&mut self, resize: usize, sectors: u32) {
+        self.contents.resize(sectors as usize, 0);
+        self.asked_sizes.retain(|(asked, _)| *asked > resize);
+    }
+
+    /// A recovery found so many sectors.
+    pub(crate) fn recovered_size(&mut self, sectors: u32) {
+        self.resize(self.resizes, sectors);
+    }
+
+    /// True if some resize is without an answer.
+    pub(crate) fn is_size_open(&self) -> bool {
+        self.asked_sizes.iter().any(|(_, asked)| *asked != self.sectors())
+    }
+
+    /// True if a recovery may find so many sectors.
+    pub(crate) fn may_have_size(&self, sectors: u32) -> bool {
+        let asked = || self.asked_sizes.iter().any(|(_, asked)| *asked == sectors);
+        sectors == self.sectors() || asked()
     }
 
     /// The image was recovered with the first `count` operations; those behind it never happened.
@@ -309,6 +349,22 @@ mod test {
         assert_eq!(model.states_like(&model.contents_at(3)), [3]);
         let hole = [0, 0, 2, 2, 2, 2, 0, 0];
         assert!(model.states_like(&hole).is_empty(), "the second write without the first");
+    }
+
+    #[test]
+    fn a_size_is_the_one_that_was_acknowledged_or_one_that_was_asked_for_since() {
+        let mut model = Model::new(8);
+        model.ask_size(12);
+        let acknowledged = model.ask_size(16);
+        model.ask_size(24);
+        assert!([8, 12, 16, 24].iter().all(|size| model.may_have_size(*size)));
+        model.resize(acknowledged, 16);
+        assert!([16, 24].iter().all(|size| model.may_have_size(*size)));
+        assert!(![8, 12].iter().any(|size| model.may_have_size(*size)));
+        model.recovered_size(16);
+        assert!(!model.is_size_open());
+        model.write(12, 4);
+        assert_eq!(model.contents_at(1)[11..], [0, 1, 1, 1, 1]);
     }
 
     #[test]

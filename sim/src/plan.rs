@@ -9,6 +9,9 @@ use lsvd_engine::{FlushPolicy, VolumeOptions};
 use crate::disk::DiskRates;
 use crate::store::StoreRates;
 
+/// An image grows to this many sectors at most: every recovery reads all of it.
+pub(crate) const SECTORS_MAX: u32 = (6 << 20) / 512;
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -62,6 +65,7 @@ pub(crate) struct Work {
     pub(crate) discard: u32,
     pub(crate) flush: u32,
     pub(crate) read: u32,
+    pub(crate) resize: u32,
     pub(crate) sleep: u32,
     pub(crate) sleep_max_ms: u64,
     /// Share of writes with FUA.
@@ -108,6 +112,8 @@ pub enum Scenario {
     LogDamage,
     /// Bits of objects turn over.
     StoreDamage,
+    /// The image grows all the time.
+    Resize,
 }
 
 impl Scenario {
@@ -139,6 +145,11 @@ impl Scenario {
             Self::Close => (ends.close, ends.close_cut) = (5, 5),
             Self::LogDamage => ends.log_damage = 10,
             Self::StoreDamage => (ends.store_damage, ends.checkpoint_damage) = (5, 5),
+            Self::Resize => {
+                (ends.power_crash, ends.taken_over, ends.close_cut) = (4, 3, 2);
+                ends.open_cut = open_cut;
+                plan.work.resize = 20;
+            }
         }
     }
 }
@@ -229,6 +240,7 @@ impl Work {
             discard: swarm(random, 8),
             flush: swarm(random, 8),
             read: swarm(random, 20),
+            resize: swarm(random, 1),
             sleep: swarm(random, 20),
             sleep_max_ms: *pick(random, &[2, 20, 200]),
             fua: *pick(random, &[0.0, 0.0, 0.1, 0.9]),

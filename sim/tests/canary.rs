@@ -44,3 +44,8 @@ fn forgotten_discards_are_found() {
 fn a_gateway_that_ignores_its_fence_is_found() {
     is_found(Canary::IgnoreFence);
 }
+
+#[test]
+fn a_volume_that_grows_before_its_superblock_is_found() {
+    is_found(Canary::GrowEarly);
+}

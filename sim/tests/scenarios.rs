@@ -50,6 +50,12 @@ fn a_close_keeps_everything_and_may_be_cut_short() {
 }
 
 #[test]
+fn an_image_that_grows_has_one_of_two_sizes_after_a_crash() {
+    let coverage = run(Scenario::Resize, 40);
+    assert!(coverage.resizes > 200 && coverage.landed_resizes > 0 && coverage.lost_resizes > 0);
+}
+
+#[test]
 fn a_damaged_log_is_refused_or_was_not_flushed() {
     let coverage = run(Scenario::LogDamage, 60);
     assert!(coverage.log_damage > 0 && coverage.log_damage_refused > 0);

@@ -35,6 +35,9 @@ const FOREIGN: &[(&str, &str)] = &[
     ("control/", "bdev"), // SPDK's methods and what they return
     ("lsvd-gw/src/rpc", "bdev"),
     ("lsvd-gw/tests/system/control", "bdev"),
+    ("lsvd-gw/tests/system/resize", "bdev"),
+    ("imgtool/src/cmd/resize", "bdev"), // the call that helps
+    ("imgtool/tests/program", "bdev"),
     ("nvmet/", "segment"), // NVMe's SGL segments
     ("nvmet/", "segments"),
     ("initiator/", "segment"),

@@ -20,8 +20,10 @@ pub(super) async fn call(gateway: &dyn Gateway, params: Params<'_>) -> Called {
     Some(match params.method {
         "bdev_lsvd_create" => done(create(gateway, params).await),
         "bdev_lsvd_delete" => done(delete(gateway, params).await),
+        "bdev_lsvd_resize" => done(resize(gateway, params).await),
         "bdev_get_bdevs" => get_bdevs(gateway, params).await.and_then(answer),
         "bdev_get_iostat" => get_iostat(gateway, params).await.and_then(answer),
+        "bdev_reset_iostat" => done(reset_iostat(gateway, params).await),
         // Nothing is examined here, so that is over at once. Saved configurations ask for it.
         "bdev_wait_for_examine" => done(params.none()),
         _ => return None,
@@ -68,6 +70,22 @@ async fn delete(gateway: &dyn Gateway, params: Params<'_>) -> Result<(), RpcErro
         failure => {
             RpcError::internal(format!("Failed to destroy lsvd bdev: {}", failure.reasons()))
         }
+    })
+}
+
+#[derive(Deserialize)]
+struct Resize {
+    name: String,
+    /// MiB, as in SPDK's methods that resize.
+    new_size: u64,
+}
+
+async fn resize(gateway: &dyn Gateway, params: Params<'_>) -> Result<(), RpcError> {
+    let Resize { name, new_size } = params.decode_own(&["name", "new_size"])?;
+    let size_bytes = new_size.checked_mul(1 << 20).ok_or(RpcError::INVALID_PARAMETERS)?;
+    gateway.resize_volume(&name, size_bytes).await.map_err(|failure| match failure {
+        Failure::NotFound => RpcError::NO_DEVICE,
+        failure => RpcError::internal(format!("Failed to resize lsvd bdev: {}", failure.reasons())),
     })
 }
 
@@ -222,7 +240,23 @@ struct GetIostat {
     names: Option<Vec<String>>,
     #[serde(default)]
     per_channel: bool,
-    reset_mode: Option<String>,
+    #[serde(default)]
+    reset_mode: Reset,
+}
+
+/// What becomes of counters that were read.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Reset {
+    /// They begin anew.
+    All,
+    /// Only the slowest and the fastest operation begin anew. We do not know these.
+    Maxmin,
+    /// Only errors are counted anew. They are not counted here; the log has each.
+    Error,
+    /// Nothing.
+    #[default]
+    None,
 }
 
 /// Ticks of our clock are nanoseconds.
@@ -238,19 +272,54 @@ struct Iostat {
 async fn get_iostat(gateway: &dyn Gateway, params: Params<'_>) -> Result<Iostat, RpcError> {
     let GetIostat { name, names, per_channel, reset_mode } =
         params.decode_or(RpcError::NOT_DECODED)?;
-    // Counters are kept for a volume as a whole, and they only grow.
-    if per_channel || reset_mode.is_some_and(|mode| mode != "none") {
+    // Counters are kept for a volume as a whole.
+    if per_channel {
         return Err(RpcError::INVALID_PARAMETERS);
     }
     let volumes = gateway.volumes().await;
-    let bdevs = match names.or(name.map(|name| vec![name])) {
-        None => volumes.iter().map(BdevStat::of).collect(),
-        Some(names) => names
-            .iter()
-            .map(|name| find(&volumes, name).map(BdevStat::of).ok_or(RpcError::NO_DEVICE))
-            .collect::<Result<_, _>>()?,
-    };
+    let wanted = chosen(&volumes, names.or(name.map(|name| vec![name])))?;
+    if reset_mode == Reset::All {
+        for volume in &wanted {
+            reset(gateway, volume).await?;
+        }
+    }
+    let bdevs = wanted.into_iter().map(BdevStat::of).collect();
     Ok(Iostat { tick_rate: TICK_RATE, ticks: ticks(gateway.uptime()), bdevs })
+}
+
+/// The volumes with these names; all without.
+fn chosen(volumes: &[Volume], names: Option<Vec<String>>) -> Result<Vec<&Volume>, RpcError> {
+    match names {
+        None => Ok(volumes.iter().collect()),
+        Some(names) => {
+            names.iter().map(|name| find(volumes, name).ok_or(RpcError::NO_DEVICE)).collect()
+        }
+    }
+}
+
+/// Begins counting anew after what was read: what happened in between is not lost.
+async fn reset(gateway: &dyn Gateway, volume: &Volume) -> Result<(), RpcError> {
+    let counted = gateway.forget_counters(&volume.name, volume.counters).await;
+    counted.map_err(|_| RpcError::NO_DEVICE)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResetIostat {
+    name: Option<String>,
+    mode: Option<Reset>,
+}
+
+async fn reset_iostat(gateway: &dyn Gateway, params: Params<'_>) -> Result<(), RpcError> {
+    let ResetIostat { name, mode } = params.decode_or(RpcError::NOT_DECODED)?;
+    let volumes = gateway.volumes().await;
+    let wanted = chosen(&volumes, name.map(|name| vec![name]))?;
+    if mode.unwrap_or(Reset::All) == Reset::All {
+        for volume in wanted {
+            reset(gateway, volume).await?;
+        }
+    }
+    Ok(())
 }
 
 fn ticks(time: Duration) -> u64 {

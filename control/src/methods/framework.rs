@@ -19,7 +19,8 @@ pub(super) async fn call(gateway: &dyn Gateway, params: Params<'_>) -> Called {
     Some(match params.method {
         "framework_get_subsystems" => params.none().and_then(|()| answer(PARTS)),
         "framework_get_config" => get_config(gateway, params).await.and_then(answer),
-        "framework_wait_init" => match params.none() {
+        // Initialization goes on by itself, so that starting it is waiting for its end.
+        "framework_wait_init" | "framework_start_init" => match params.none() {
             Ok(()) => {
                 gateway.wait_init().await;
                 answer(true)

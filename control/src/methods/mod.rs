@@ -16,7 +16,7 @@ use crate::error::RpcError;
 use crate::gateway::{Gateway, Signal};
 
 /// Every method that can be called, in the order in which clients see them.
-pub(crate) const METHODS: [&str; 34] = [
+pub(crate) const METHODS: [&str; 37] = [
     "spdk_get_version",
     "rpc_get_methods",
     "framework_get_config",
@@ -32,13 +32,16 @@ pub(crate) const METHODS: [&str; 34] = [
     "log_set_print_level",
     "bdev_get_bdevs",
     "bdev_get_iostat",
+    "bdev_reset_iostat",
     "bdev_wait_for_examine",
     "bdev_lsvd_create",
     "bdev_lsvd_delete",
+    "bdev_lsvd_resize",
     "nvmf_subsystem_get_listeners",
     "nvmf_subsystem_get_qpairs",
     "nvmf_subsystem_get_controllers",
     "nvmf_get_stats",
+    "nvmf_get_targets",
     "nvmf_get_transports",
     "nvmf_create_transport",
     "nvmf_subsystem_allow_any_host",
@@ -53,12 +56,16 @@ pub(crate) const METHODS: [&str; 34] = [
     "nvmf_get_subsystems",
 ];
 
-/// Methods of SPDK that size its memory before it starts. A configuration that SPDK saved has
-/// them; there they are skipped, since they are not callable at run time, and a call gets the
-/// answer that SPDK gives then.
-pub(crate) const STARTUP_ONLY: [&str; 7] = [
+/// Methods that SPDK takes before it starts, and not after. A configuration that SPDK saved has
+/// them; there they are skipped, as by its client, which asks for the methods that are callable now
+/// and calls `framework_start_init` for as long as that is one of them. Those that are true of a
+/// gateway that runs are carried out when they are called all the same, so that a script that
+/// prepares SPDK before its start works; the others size memory that we do not have, and get the
+/// answer that SPDK gives at run time.
+pub(crate) const STARTUP_ONLY: [&str; 8] = [
     "accel_set_options",
     "bdev_set_options",
+    "framework_start_init",
     "iobuf_set_options",
     "nvmf_set_config",
     "nvmf_set_max_subsystems",

@@ -3,6 +3,8 @@
 //! What SPDK can do and we cannot is refused, and never taken for granted: a secure channel that
 //! is not secure would be worse than an error.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -13,10 +15,12 @@ use crate::error::{Failure, RpcError};
 use crate::gateway::{Gateway, NewNamespace, NewSubsystem, TransportOptions};
 
 /// The only target there is. Clients may name it.
-const TARGET: &str = "nvmf_tgt";
+pub(super) const TARGET: &str = "nvmf_tgt";
 
 pub(super) async fn call(gateway: &dyn Gateway, params: Params<'_>) -> Called {
     Some(match params.method {
+        "nvmf_set_config" => done(set_config(params)),
+        "nvmf_set_max_subsystems" => done(set_max_subsystems(gateway, params)),
         "nvmf_create_transport" => done(create_transport(gateway, params).await),
         "nvmf_create_subsystem" => done(create_subsystem(gateway, params).await),
         "nvmf_delete_subsystem" => done(delete_subsystem(gateway, params).await),
@@ -54,6 +58,60 @@ pub(super) fn error_of(failure: &Failure, nqn: &str) -> RpcError {
 
 fn check(is_possible: bool) -> Result<(), RpcError> {
     if is_possible { Ok(()) } else { Err(RpcError::INVALID_PARAMETERS) }
+}
+
+/// What SPDK's target is told before it starts. Accepted is what holds here anyway.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetConfig {
+    /// Our threads are chosen when the gateway starts.
+    #[serde(rename = "acceptor_poll_rate")]
+    _acceptor_poll_rate: Option<u32>,
+    #[serde(rename = "conn_sched")]
+    _conn_sched: Option<String>,
+    #[serde(rename = "poll_groups_mask")]
+    _poll_groups_mask: Option<String>,
+    /// What each host may see is all that the discovery log has in any case.
+    discovery_filter: Option<String>,
+    #[serde(default)]
+    discovery_filters: Vec<String>,
+    /// Commands to hand on to a real controller. There is none behind a volume.
+    #[serde(default)]
+    admin_cmd_passthru: BTreeMap<String, bool>,
+    #[serde(default)]
+    passthru_identify_ctrlr: bool,
+    /// Algorithms that hosts may prove themselves with, if they had to.
+    #[serde(rename = "dhchap_digests")]
+    _dhchap_digests: Option<Vec<String>>,
+    #[serde(rename = "dhchap_dhgroups")]
+    _dhchap_dhgroups: Option<Vec<String>>,
+    dup_host_policy: Option<String>,
+}
+
+fn set_config(params: Params<'_>) -> Result<(), RpcError> {
+    let wanted: SetConfig = params.decode()?;
+    check(wanted.discovery_filter.is_none_or(|filter| filter == "match_any"))?;
+    check(wanted.discovery_filters.iter().all(|filter| filter == "match_any"))?;
+    check(!wanted.passthru_identify_ctrlr)?;
+    check(!wanted.admin_cmd_passthru.values().any(|is_wanted| *is_wanted))?;
+    check(wanted.dup_host_policy.is_none_or(|policy| policy == "allow"))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetMaxSubsystems {
+    max_subsystems: u32,
+}
+
+/// Room for so many, which there is up to our limit.
+fn set_max_subsystems(gateway: &dyn Gateway, params: Params<'_>) -> Result<(), RpcError> {
+    let SetMaxSubsystems { max_subsystems } = params.decode()?;
+    let most = gateway.subsystems_max();
+    check(max_subsystems > 0)?;
+    if max_subsystems > most {
+        return Err(RpcError::invalid(format!("There can be {most} subsystems at most")));
+    }
+    Ok(())
 }
 
 /// Unknown members are ignored, as in SPDK: every version of the client has its own, among them

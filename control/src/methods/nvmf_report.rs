@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::nvmf::{check_target, error_of, no_subsystem};
+use super::nvmf::{TARGET, check_target, error_of, no_subsystem};
 use super::params::Params;
 use super::{Called, answer};
 use crate::address::{Address, TCP, is_tcp};
@@ -17,6 +17,7 @@ pub(super) async fn call(gateway: &dyn Gateway, params: Params<'_>) -> Called {
         "nvmf_subsystem_get_listeners" => get_listeners(gateway, params).await.and_then(answer),
         "nvmf_subsystem_get_controllers" => get_controllers(gateway, params).await.and_then(answer),
         "nvmf_subsystem_get_qpairs" => get_qpairs(gateway, params).await.and_then(answer),
+        "nvmf_get_targets" => params.none().and_then(|()| answer([TARGET])),
         "nvmf_get_stats" => get_stats(gateway, params).await.and_then(answer),
         _ => return None,
     })

@@ -1,22 +1,17 @@
-//! The real clients: packages of SPDK from the Python package index, unmodified.
-//!
-//! They are installed once, next to what cargo builds. Where that is not possible the tests say
-//! so, and test nothing.
+//! The real clients: packages of SPDK from the Python package index, unmodified. Where they cannot
+//! be installed the tests say so, and test nothing.
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 
 use lsvd_control::Signal;
-use rustix::fs::{FlockOperation, flock};
+use lsvd_fixtures::spdk::{NEWEST, SpdkClient, WITH_IO_UNITS};
 
 use crate::server::Server;
 
 const NQN: &str = "nqn.2019-05.io.lsvd:cnode1";
-
-/// The first version that cannot be told a size of I/O units is 26.9.
-const VERSIONS: [&str; 2] = ["26.9", "26.5"];
 
 /// Says that the current test does not test what it is for. `cargo xtask` collects these lines.
 fn skip(why: &str) {
@@ -29,47 +24,14 @@ fn skip(why: &str) {
     }
 }
 
-/// The client of a version; none, said aloud, if it cannot be installed.
-fn client(version: &str) -> Option<PathBuf> {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("spdk-{version}"));
-    // Tests run side by side, maybe in processes of their own, and one installation is enough.
-    let lock = File::create(place.with_file_name(format!("spdk-{version}.lock")))
-        .expect("a place for tests");
-    flock(&lock, FlockOperation::LockExclusive).expect("a file can be locked");
-    let program = place.join("bin/spdk-rpc");
-    if program.is_file() {
-        return Some(program);
-    }
-    let package = format!("spdk=={version}");
-    let installed = run(Command::new("python3").args(["-m", "venv"]).arg(&place))
-        && run(Command::new(place.join("bin/pip")).args(["install", "--quiet", &package]));
-    if !installed || !program.is_file() {
-        skip(&format!("{package} cannot be installed with Python's venv and pip"));
-        return None;
-    }
-    Some(program)
-}
-
-fn run(command: &mut Command) -> bool {
-    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
-}
-
 /// A client of a server.
-struct Client {
-    program: PathBuf,
-    socket: PathBuf,
-}
+struct Client(SpdkClient);
 
 impl Client {
     /// Runs a command line with a text on standard input. Returns the exit code, and what was
     /// printed.
     async fn run_with(&self, words: &str, input: String) -> (Option<i32>, String) {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's root");
-        let mut command = Command::new(&self.program);
-        command.arg("-s").arg(&self.socket).args(["--plugin", "rpc_plugin"]);
-        command.args(words.split_whitespace()).env("PYTHONPATH", root);
-        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        let mut command = self.0.command(&words.split_whitespace().collect::<Vec<_>>());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let run = move || {
             let mut child = command.spawn().expect("the client starts");
@@ -101,12 +63,19 @@ impl Client {
     }
 }
 
-/// A server for a version of the client.
+/// A server for a version of the client; none, said aloud, if the client cannot be installed.
 async fn server_for(version: &'static str) -> Option<(Server, Client)> {
-    let program = tokio::task::spawn_blocking(move || client(version)).await.expect("no panic")?;
     let server = Server::start().await;
     let socket = server.path.clone();
-    Some((server, Client { program, socket }))
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let install = move || SpdkClient::install(version, place, socket);
+    match tokio::task::spawn_blocking(install).await.expect("no panic") {
+        Ok(client) => Some((server, Client(client))),
+        Err(error) => {
+            skip(&error.to_string());
+            None
+        }
+    }
 }
 
 /// The session of the original's documentation, and what users do next.
@@ -147,7 +116,7 @@ async fn save_and_load(client: &Client) {
     let (code, saved) = client.run("save_config").await;
     assert_eq!(code, Some(0), "{saved}");
     let second = Server::start().await;
-    let other = Client { program: client.program.clone(), socket: second.path.clone() };
+    let other = Client(client.0.with_socket(second.path.clone()));
     let loaded = other.run_with("load_config", saved.clone()).await;
     assert_eq!(loaded, (Some(0), String::new()));
     assert_eq!(other.run("save_config").await, (Some(0), saved));
@@ -158,20 +127,20 @@ async fn save_and_load(client: &Client) {
 
 #[tokio::test]
 async fn documented_session_works_with_the_newest_client() {
-    let Some((server, client)) = server_for(VERSIONS[0]).await else { return };
+    let Some((server, client)) = server_for(NEWEST).await else { return };
     documented_session(&server, &client, "nvmf_create_transport -t TCP -m 8 -c 8192").await;
 }
 
 #[tokio::test]
 async fn documented_session_works_to_the_letter_with_an_older_client() {
-    let Some((server, client)) = server_for(VERSIONS[1]).await else { return };
+    let Some((server, client)) = server_for(WITH_IO_UNITS).await else { return };
     let transport = "nvmf_create_transport -t TCP -u 16384 -m 8 -c 8192";
     documented_session(&server, &client, transport).await;
 }
 
 #[tokio::test]
 async fn script_and_batch_go_over_one_connection() {
-    let Some((server, client)) = server_for(VERSIONS[0]).await else { return };
+    let Some((server, client)) = server_for(NEWEST).await else { return };
     let script = "# two commands\nbdev_lsvd_create p a\nbdev_lsvd_create p b\n";
     let printed = (Some(0), "true\ntrue\n".to_owned());
     assert_eq!(client.run_with("", script.to_owned()).await, printed);

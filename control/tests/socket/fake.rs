@@ -122,6 +122,17 @@ impl Gateway for Fake {
         remove(&mut state.volumes, |volume| volume.name == name)
     }
 
+    async fn resize_volume(&self, name: &str, size_bytes: u64) -> Result<(), Failure> {
+        let mut state = self.state.lock();
+        let found = state.volumes.iter_mut().find(|volume| volume.name == name);
+        let volume = found.ok_or(Failure::NotFound)?;
+        if size_bytes < volume.sectors * 512 {
+            return Err(Failure::Failed(Box::new(std::io::Error::other("it would shrink"))));
+        }
+        volume.sectors = size_bytes / 512;
+        Ok(())
+    }
+
     async fn volumes(&self) -> Vec<Volume> {
         let state = self.state.lock();
         let namespaces = || {
@@ -131,6 +142,14 @@ impl Gateway for Fake {
         let claimed = |name: &str| namespaces().any(|namespace| namespace.volume == name);
         let volumes = state.volumes.iter();
         volumes.map(|volume| Volume { claimed: claimed(&volume.name), ..volume.clone() }).collect()
+    }
+
+    async fn forget_counters(&self, name: &str, counted: IoCounters) -> Result<(), Failure> {
+        let mut state = self.state.lock();
+        let found = state.volumes.iter_mut().find(|volume| volume.name == name);
+        let volume = found.ok_or(Failure::NotFound)?;
+        volume.counters = volume.counters.without(counted);
+        Ok(())
     }
 
     async fn create_transport(&self, wanted: TransportOptions) -> Result<(), Failure> {
@@ -181,6 +200,10 @@ impl Gateway for Fake {
             }),
         });
         Ok(())
+    }
+
+    fn subsystems_max(&self) -> u32 {
+        1024
     }
 
     async fn delete_subsystem(&self, nqn: &str) -> Result<(), Failure> {

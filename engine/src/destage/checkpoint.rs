@@ -116,7 +116,7 @@ impl Progress {
             return true;
         }
         let state = shared.state.lock();
-        let regions = (shared.size.0 >> shared.region_shift).max(1);
+        let regions = (shared.size.now().0 >> shared.region_shift).max(1);
         let dirty = state.map.dirty_regions() as u64;
         let map_bytes = state.map.extent_count() * EXTENT_BYTES * dirty / regions.max(dirty);
         map_bytes * DATA_PER_MAP_BYTE <= self.bytes

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use lsvd_common::ids::{Epoch, ImageId};
 use lsvd_common::log::header::LogSuperblock;
 use lsvd_common::name::ImageName;
-use lsvd_common::object::superblock::{Owner, RO_COMPAT_KNOWN, Superblock};
+use lsvd_common::object::superblock::{Owner, Superblock};
 use lsvd_common::units::PAGE_BYTES;
 
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fence::{Known, load, swap};
+use crate::fence::{Known, check_features, load, swap};
 use crate::log::scan;
 use crate::options::VolumeOptions;
 use crate::recovery::{Places, new_log, renew_log};
@@ -49,13 +49,7 @@ pub(super) async fn claim(
     takeover: bool,
 ) -> Result<Claimed> {
     let known = load(&*places.store, name).await?;
-    let bits = known.superblock.features.ro_compat & !RO_COMPAT_KNOWN;
-    if bits != 0 {
-        let context = format!(
-            "image {name} has features {bits:#x} that this software cannot write; use a newer one"
-        );
-        return Err(Error::new(ErrorKind::ReadOnly, context));
-    }
+    check_features(name, &known.superblock)?;
     let image = known.superblock.image;
     let file = log_name(image);
     let found = find_log(places, &file, image).await?;
@@ -221,7 +215,9 @@ async fn take(
     match swap(&*places.store, name, &superblock, &known.version).await? {
         Some(version) => Ok(Known { superblock, version }),
         None => {
-            let context = format!("image {name} was claimed by another gateway at the same moment");
+            let context = format!(
+                "image {name} was claimed by another gateway, or resized, at the same moment"
+            );
             Err(Error::new(ErrorKind::InUse, context))
         }
     }

@@ -43,7 +43,7 @@ use crate::options::VolumeOptions;
 use crate::read::headers::HeaderCache;
 use crate::recovery::claim::{Claimed, Stranded};
 use crate::recovery::objects::StoreState;
-use crate::state::{Phase, Shared, State, Stats};
+use crate::state::{Phase, Shared, Size, State, Stats};
 use crate::volume::{Tasks, Volume};
 
 pub use claim::log_name;
@@ -310,7 +310,7 @@ async fn start(
         image: superblock.image,
         log_id,
         sector_size: superblock.sector_size,
-        size: superblock.size,
+        size: Size::new(superblock.size),
         region_shift: superblock.region_shift,
         store: places.store,
         log: claimed.log,

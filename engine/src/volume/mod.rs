@@ -1,4 +1,4 @@
-//! An open volume: reads, writes, flushes, discards, and a clean close.
+//! An open volume: reads, writes, flushes, discards, growth, and a clean close.
 //!
 //! Does not: speak a protocol, cut bytes into sectors for a client, or know other volumes.
 //! Concurrency: any number of callers on any thread. Dropping the future of a write leaves its
@@ -6,6 +6,7 @@
 //! with it.
 
 mod close;
+mod resize;
 mod write;
 
 use std::fmt;
@@ -22,6 +23,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::read;
 use crate::recovery::Recovered;
 use crate::state::{Phase, Shared, Stats};
+
+pub(crate) use resize::Geometry;
 
 /// A volume.
 #[derive(Debug)]
@@ -105,7 +108,7 @@ impl Volume {
         self.shared.image
     }
 
-    /// Size in bytes.
+    /// Size in bytes. It may grow at any time.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.shared.size_bytes()

@@ -63,7 +63,8 @@ fn what_is_missing_is_named() {
     assert_eq!(missing("info"), UsageError::NoPool);
     assert_eq!(missing("info p"), UsageError::NoImage);
     assert_eq!(missing("info -p p"), UsageError::NoImage);
-    assert_eq!(missing("create p i"), UsageError::NoSize);
+    assert_eq!(missing("create p i"), UsageError::NoSize("create"));
+    assert_eq!(missing("resize p i"), UsageError::NoSize("resize"));
     assert_eq!(missing("objinfo p i"), UsageError::NoSeq);
     assert_eq!(missing("creat p i"), UsageError::UnknownCommand("creat".into()));
 }

@@ -5,6 +5,7 @@ mod delete;
 mod info;
 mod list;
 mod objinfo;
+mod resize;
 
 use lsvd_cli::{Negative, Pool, Talk};
 use lsvd_engine::{Error, ErrorKind};
@@ -14,6 +15,7 @@ pub(crate) use delete::delete;
 pub(crate) use info::info;
 pub(crate) use list::list;
 pub(crate) use objinfo::objinfo;
+pub(crate) use resize::resize;
 
 /// Where a command works, and how it speaks.
 #[derive(Debug)]

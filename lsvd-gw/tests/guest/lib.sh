@@ -52,11 +52,12 @@ find_namespace() { # find_namespace NSID: its device; the kernel's numbering is 
 disconnect() { nvme disconnect -n "$SUBSYSTEM"; }
 
 # assert_clean_dmesg [EXPECTED]: nothing in the kernel's messages that a healthy session does not
-# leave behind, but for lines that match EXPECTED.
+# leave behind, but for lines that match EXPECTED. An emulated machine that is short of CPU while it
+# boots may find its timer broken.
 assert_clean_dmesg() {
   local complaints
   complaints=$(dmesg | grep -E -i \
     'i/o error|critical|BUG:|Oops|WARNING:|Call Trace|blocked for more|protocol error|unexpected|digest|corrupt|Buffer I/O' |
-    grep -v -E 'ignoring|no digest' | grep -v -E "${1:-^$}" || true)
+    grep -v -E 'ignoring|no digest|MP-BIOS bug' | grep -v -E "${1:-^$}" || true)
   [ -z "$complaints" ] || { echo "$complaints"; fail "the kernel complained"; }
 }

@@ -1,69 +1,48 @@
 //! The control socket with SPDK's own client, on a gateway with real images.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
-use rustix::fs::{FlockOperation, flock};
+use lsvd_fixtures::spdk::{NEWEST, OLDEST, SpdkClient, WITH_IO_UNITS};
 
 use crate::gateway::{Gateway, Site};
 use crate::tools;
 
 const NQN: &str = "nqn.2019-05.io.lsvd:cnode1";
 
-/// The client of a version; none, said aloud, if it cannot be installed.
-fn client(version: &str) -> Option<PathBuf> {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("spdk-{version}"));
-    let lock = File::create(place.with_file_name(format!("spdk-{version}.lock")));
-    let lock = lock.expect("a place for tests");
-    flock(&lock, FlockOperation::LockExclusive).expect("a file can be locked");
-    let program = place.join("bin/spdk-rpc");
-    if program.is_file() {
-        return Some(program);
-    }
-    let package = format!("spdk=={version}");
-    let mut make = Command::new("python3");
-    make.args(["-m", "venv"]).arg(&place);
-    let mut install = Command::new(place.join("bin/pip"));
-    install.args(["install", "--quiet", &package]);
-    let is_done = [make, install]
-        .iter_mut()
-        .all(|command| command.stdin(Stdio::null()).status().is_ok_and(|status| status.success()));
-    if !is_done || !program.is_file() {
-        tools::skip(format!("{package} cannot be installed with Python's venv and pip"));
-        return None;
-    }
-    Some(program)
-}
-
-struct Rpc {
-    program: PathBuf,
-    socket: PathBuf,
-}
+/// A client of a gateway.
+struct Rpc(SpdkClient);
 
 impl Rpc {
-    fn command(&self, words: &[&str]) -> Command {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the project's root");
-        let mut command = Command::new(&self.program);
-        command.arg("-s").arg(&self.socket).args(["--plugin", "rpc_plugin"]).args(words);
-        command.env("PYTHONPATH", root).env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::null());
-        command
+    /// The client of a version for the gateway of a site; none, said aloud, if it cannot be
+    /// installed.
+    fn install(version: &str, site: &Site) -> Option<Self> {
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        match SpdkClient::install(version, place, site.path("rpc.sock")) {
+            Ok(client) => Some(Self(client)),
+            Err(error) => {
+                tools::skip(error);
+                None
+            }
+        }
     }
 
     /// Runs a command that must succeed. Returns what it printed.
     fn ok(&self, words: &[&str]) -> String {
-        tools::run(&mut self.command(words))
+        tools::run(&mut self.0.command(words))
     }
 
     fn refused(&self, words: &[&str]) -> String {
-        tools::run_refused(&mut self.command(words))
+        tools::run_refused(&mut self.0.command(words))
     }
-}
 
-fn started(site: &Site, program: PathBuf) -> (Gateway, Rpc) {
-    let socket = site.path("rpc.sock");
-    let words = ["--rpc-socket", &socket.display().to_string(), "--nbd", "none"];
-    (site.start(&words), Rpc { program, socket })
+    fn socket(&self) -> String {
+        self.0.socket().display().to_string()
+    }
+
+    fn start(&self, site: &Site) -> Gateway {
+        site.start(&["--rpc-socket", &self.socket(), "--nbd", "none"])
+    }
 }
 
 fn new_image(site: &Site, name: &str) -> bool {
@@ -72,20 +51,14 @@ fn new_image(site: &Site, name: &str) -> bool {
     true
 }
 
-/// A port that nobody listens on.
-fn free_port() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    listener.local_addr().expect("it is bound").port().to_string()
-}
-
 fn documented_session(version: &str, transport: &[&str]) {
-    let Some(program) = client(version) else { return };
     let site = Site::new();
+    let Some(rpc) = Rpc::install(version, &site) else { return };
     if !new_image(&site, "disk1") {
         return;
     }
-    let (mut gateway, rpc) = started(&site, program);
-    let (pool, port) = (site.pool_text(), free_port());
+    let mut gateway = rpc.start(&site);
+    let (pool, port) = (site.pool_text(), tools::free_address().port().to_string());
     assert_eq!(rpc.ok(transport), "");
     let subsystem = ["nvmf_create_subsystem", NQN, "-a", "-s", "SPDK_000001", "-d", "LSVD"];
     assert_eq!(rpc.ok(&subsystem), "");
@@ -100,34 +73,43 @@ fn documented_session(version: &str, transport: &[&str]) {
     std::net::TcpStream::connect(format!("127.0.0.1:{port}")).expect("hosts can come");
     assert!(rpc.refused(&["bdev_lsvd_create", &pool, "disk1"]).contains("File exists"));
     assert!(rpc.refused(&["bdev_lsvd_create", &pool, "none"]).contains("none"));
+    assert_eq!(rpc.ok(&["bdev_lsvd_resize", "disk1", "96"]), "true\n");
+    assert!(rpc.ok(&["bdev_get_bdevs"]).contains("\"num_blocks\": 24576"));
+    assert!(rpc.refused(&["bdev_lsvd_resize", "disk1", "64"]).contains("shrinking is not"));
     assert_eq!(rpc.ok(&["bdev_lsvd_delete", "disk1"]), "true\n");
     assert!(!rpc.ok(&["nvmf_get_subsystems"]).contains("disk1"), "its namespace went with it");
     assert_eq!(rpc.ok(&["spdk_kill_instance", "SIGTERM"]), "");
     assert!(gateway.wait().success());
-    assert!(!rpc.socket.exists(), "the socket is removed");
+    assert!(!rpc.0.socket().exists(), "the socket is removed");
 }
 
 #[test]
 fn the_documented_session_of_the_newest_client() {
     let transport = ["nvmf_create_transport", "-t", "TCP", "-m", "8", "-c", "8192"];
-    documented_session("26.9", &transport);
+    documented_session(NEWEST, &transport);
 }
 
 #[test]
 fn the_documented_session_of_an_older_client_with_an_io_unit_size() {
     let transport = ["nvmf_create_transport", "-t", "TCP", "-u", "16384", "-m", "8", "-c", "8192"];
-    documented_session("26.5", &transport);
+    documented_session(WITH_IO_UNITS, &transport);
+}
+
+#[test]
+fn the_documented_session_of_the_oldest_client() {
+    let transport = ["nvmf_create_transport", "-t", "TCP", "-u", "16384", "-m", "8", "-c", "8192"];
+    documented_session(OLDEST, &transport);
 }
 
 #[test]
 fn a_saved_configuration_brings_everything_back_after_a_kill() {
-    let Some(program) = client("26.9") else { return };
     let site = Site::new();
+    let Some(rpc) = Rpc::install(NEWEST, &site) else { return };
     if !new_image(&site, "disk1") || !new_image(&site, "disk2") {
         return;
     }
-    let (gateway, rpc) = started(&site, program);
-    let (pool, port) = (site.pool_text(), free_port());
+    let gateway = rpc.start(&site);
+    let (pool, port) = (site.pool_text(), tools::free_address().port().to_string());
     rpc.ok(&["nvmf_create_transport", "-t", "TCP"]);
     rpc.ok(&["nvmf_create_subsystem", NQN, "-s", "S1", "-d", "LSVD"]);
     rpc.ok(&["nvmf_subsystem_add_host", NQN, "nqn.2014-08.org.example:host"]);
@@ -140,7 +122,7 @@ fn a_saved_configuration_brings_everything_back_after_a_kill() {
     gateway.kill();
     let file = site.path("saved.json");
     std::fs::write(&file, &saved).expect("tests may write");
-    let (file, socket) = (file.display().to_string(), rpc.socket.display().to_string());
+    let (file, socket) = (file.display().to_string(), rpc.socket());
     let words = ["--config", &file, "--rpc-socket", &socket, "--nbd", "none"];
     let gateway = site.start(&words);
     assert_eq!(rpc.ok(&["nvmf_get_subsystems", NQN]), subsystems);

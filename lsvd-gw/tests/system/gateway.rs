@@ -216,6 +216,15 @@ impl Gateway {
         self.child.id()
     }
 
+    /// Bytes of memory that it has in RAM.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("it is our child");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).expect("Linux says");
+        kib.trim().parse::<u64>().expect("a number") << 10
+    }
+
     pub(crate) fn socket(&self) -> &Path {
         &self.socket
     }

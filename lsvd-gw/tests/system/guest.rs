@@ -11,9 +11,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::gateway::{IMAGE, Site};
-use crate::tools;
+use crate::{resize, tools};
 
 const SUBSYSTEM: &str = "nqn.2019-05.io.lsvd:cnode1";
+
+/// The size that an image grows to.
+const GROWN_MIB: u64 = 96;
 
 /// What the guest script says with its exit status when a guest cannot be built here.
 const NO_GUEST: i32 = 126;
@@ -33,6 +36,7 @@ fn start(script: &str, port: u16) -> Child {
     command.args(["--timeout", "270", "--cpus", "2", "--env", "TARGET=10.0.2.2"]);
     command.args(["--env", &format!("PORT={port}"), "--env", &format!("SUBSYSTEM={SUBSYSTEM}")]);
     command.args(["--env", "SERIAL=SPDK_000001", "--env", "MODEL=LSVD NVMe controller"]);
+    command.args(["--env", &format!("SECTORS={}", GROWN_MIB * 2048)]);
     command.arg(script).env("LSVD_GUEST_CACHE", cache);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("bash is there")
 }
@@ -103,5 +107,23 @@ fn a_gateway_that_dies_and_comes_back_is_no_error_to_applications() {
     });
     let gateway = gateway.expect("it was started again");
     assert!(!was_run || gateway.log().contains("connected a queue"), "the host came back");
+    gateway.stop();
+}
+
+#[test]
+fn a_disk_grows_by_itself_under_its_host() {
+    let Some(_) = tools::find("qemu-system-x86_64") else { return };
+    let port = free_port();
+    let site = Site::new();
+    let (address, pool) = (format!("127.0.0.1:{port}"), site.pool_text());
+    let rpc = site.path("rpc.sock");
+    let socket = rpc.display().to_string();
+    let words = ["new", &pool, "1", "--size", "64m", "--nvme", &address, "--rpc-socket", &socket];
+    let gateway = site.start(&words);
+    follow(start("resize.sh", port), |line| {
+        if line.contains("MARK connected") {
+            assert_eq!(resize::ask(&rpc, IMAGE, GROWN_MIB)["result"], true);
+        }
+    });
     gateway.stop();
 }

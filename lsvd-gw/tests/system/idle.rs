@@ -71,14 +71,6 @@ fn an_idle_gateway_uses_no_cpu_and_asks_the_store_nothing() {
     gateway.stop();
 }
 
-fn resident_bytes(gateway: &Gateway) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid()));
-    let status = status.expect("it is our child");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).expect("Linux says");
-    kib.trim().parse::<u64>().expect("a number") << 10
-}
-
 /// What the gateway says that its read cache may take of memory.
 fn cache_ram(gateway: &Gateway) -> u64 {
     let log = gateway.log();
@@ -106,7 +98,7 @@ fn memory_stays_below_the_cache_and_a_hundred_mib() {
         command.args(["--time_based", "--runtime=6", &format!("--rw={rw}")]);
         tools::run(command.arg(format!("--uri={}", gateway.uri(IMAGE))));
     }
-    let (resident, cache) = (resident_bytes(&gateway), cache_ram(&gateway));
+    let (resident, cache) = (gateway.resident_bytes(), cache_ram(&gateway));
     eprintln!("resident {} MiB, of which the cache may take {} MiB", resident >> 20, cache >> 20);
     assert!(resident < cache + (100 << 20), "{} MiB", resident >> 20);
     gateway.stop();

@@ -47,6 +47,10 @@ impl Generation {
         if self.heritage.log_damaged {
             context.count(|coverage| coverage.log_damage += 1);
         }
+        self.recovered_size(&volume, &mut model)?;
+        if let Some(zombie) = zombie {
+            zombie.model.lock().recovered_size(model.sectors());
+        }
         let full = model.clone();
         model.recovered(count);
         self.heritage.model = model.clone();
@@ -60,6 +64,25 @@ impl Generation {
             self.whole_image_is(&gateway, count, &full).await?;
         }
         Ok(gateway)
+    }
+
+    /// Checks the size that was found and makes it the image's.
+    fn recovered_size(&self, volume: &Volume, model: &mut Model) -> Result<(), End> {
+        let sectors = (volume.size_bytes() / 512) as u32;
+        if !model.may_have_size(sectors) {
+            self.context.violation(format_args!(
+                "recovery found {sectors} sectors; the image has {} or what was asked for since",
+                model.sectors()
+            ));
+            return Err(End::Over);
+        }
+        let (is_open, is_new) = (model.is_size_open(), sectors != model.sectors());
+        self.context.count(|coverage| {
+            coverage.lost_resizes += u64::from(is_open && !is_new);
+            coverage.landed_resizes += u64::from(is_new);
+        });
+        model.recovered_size(sectors);
+        Ok(())
     }
 
     fn note_recovery(&self, volume: &Volume, count: usize, model: &Model) {
