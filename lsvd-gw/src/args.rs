@@ -129,6 +129,18 @@ pub(crate) struct Flags {
     #[arg(long, global = true, value_name = "SIZE")]
     pub(crate) batch_size: Option<String>,
 
+    /// Ceph's configuration file, for pools in a cluster [env: CEPH_CONF]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ceph_conf: Option<PathBuf>,
+
+    /// Ceph's user, without `client.` [env: LSVD_CEPH_USER] [default: admin]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) ceph_user: Option<String>,
+
+    /// The user's keyring, instead of where Ceph's configuration says [env: LSVD_CEPH_KEYRING]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ceph_keyring: Option<PathBuf>,
+
     /// Threads that serve connections
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<usize>,

@@ -11,6 +11,7 @@ use humansize::{BINARY, format_size};
 use lsvd_control::{SavedCall, saved_calls};
 use lsvd_engine::FlushPolicy;
 use lsvd_nbd::Address;
+use lsvd_store::Environment;
 use serde::Deserialize;
 
 use crate::args::Args;
@@ -53,6 +54,8 @@ pub(crate) struct Settings {
     pub(crate) log_size: u64,
     pub(crate) batch_size: u64,
     pub(crate) batch_age: Duration,
+    /// What the meaning and the place of a pool depend on.
+    pub(crate) environment: Environment,
     pub(crate) threads: usize,
     pub(crate) poll: Duration,
     pub(crate) log: String,
@@ -78,13 +81,16 @@ struct File {
     log_size: Option<Size>,
     batch_size: Option<Size>,
     batch_age_ms: Option<u64>,
+    ceph_conf: Option<PathBuf>,
+    ceph_user: Option<String>,
+    ceph_keyring: Option<PathBuf>,
     threads: Option<usize>,
     poll_us: Option<u64>,
     log: Option<String>,
 }
 
 /// Every key of the file, for suggestions; a test compares them with [`File`].
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 20] = [
     "nbd",
     "nvme",
     "nvme_nqn",
@@ -99,6 +105,9 @@ const KEYS: [&str; 17] = [
     "log_size",
     "batch_size",
     "batch_age_ms",
+    "ceph_conf",
+    "ceph_user",
+    "ceph_keyring",
     "threads",
     "poll_us",
     "log",
@@ -204,6 +213,7 @@ impl Settings {
         ensure!((1..=256).contains(&threads), "threads {threads}: there can be 1 to 256");
         let poll_us = flags.poll_us.or(file.poll_us).unwrap_or(POLL_US);
         ensure!(poll_us <= 10_000, "poll_us {poll_us}: at most 10000");
+        let process = Environment::of_process();
         let batch_age = file.batch_age_ms.unwrap_or(1500);
         ensure!((1..=600_000).contains(&batch_age), "batch_age_ms {batch_age}: 1 to 600000");
         Ok(Self {
@@ -223,6 +233,16 @@ impl Settings {
             log_size: size(&flags.log_size, &file.log_size, "log_size", log_default)? / 4096 * 4096,
             batch_size: size(&flags.batch_size, &file.batch_size, "batch_size", 8 << 20)?,
             batch_age: Duration::from_millis(batch_age),
+            environment: Environment {
+                ceph_conf: flags.ceph_conf.clone().or(process.ceph_conf).or(file.ceph_conf),
+                ceph_user: flags.ceph_user.clone().or(process.ceph_user).or(file.ceph_user),
+                ceph_keyring: flags
+                    .ceph_keyring
+                    .clone()
+                    .or(process.ceph_keyring)
+                    .or(file.ceph_keyring),
+                ..process
+            },
             threads,
             poll: Duration::from_micros(poll_us),
             log: flags.log.clone().or(file.log).unwrap_or_else(|| String::from("info")),
@@ -330,7 +350,8 @@ mod test {
                     nvme_serial = \"s\"\nnvme_model = \"m\"\nrpc_socket = \"none\"\n\
                     state_dir = \"/s\"\nflush = \"backend\"\ncache_ram = 1\n\
                     cache_nvm = \"2g\"\ncache_path = \"/c\"\nlog_size = 4\nbatch_size = 5\n\
-                    batch_age_ms = 6\nthreads = 7\npoll_us = 8\nlog = \"debug\"\n";
+                    batch_age_ms = 6\nceph_conf = \"/c\"\n\
+                    ceph_user = \"u\"\nceph_keyring = \"/k\"\nthreads = 7\npoll_us = 8\nlog = \"debug\"\n";
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table.len(), KEYS.len());
         let file = File::parse(text).unwrap();

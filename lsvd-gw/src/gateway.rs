@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use crate::args::Command;
 use crate::config::{Settings, parse_size};
 use crate::diagnostics::LogControl;
-use crate::images::{Images, image_name, open_pool};
+use crate::images::{Images, image_name};
 use crate::nbd;
 use crate::nvme::Nvme;
 use crate::rpc::Rpc;
@@ -214,7 +214,7 @@ impl Gateway<'_> {
         match command {
             None => {}
             Some(Command::New { pool, num, size, sector_size, takeover }) => {
-                let store = open_pool(pool, true)?;
+                let store = self.images.open_pool(pool, true).await?;
                 let new = new_image(size, *sector_size)?;
                 for index in 0..*num {
                     let name = image_name(&format!("auto_lsvddev_{index}"))?;
@@ -224,7 +224,7 @@ impl Gateway<'_> {
                 }
             }
             Some(Command::Mount { pool, images, takeover }) => {
-                let store = open_pool(pool, false)?;
+                let store = self.images.open_pool(pool, false).await?;
                 for name in images {
                     let name = image_name(name)?;
                     self.images.open(pool, &store, &name, wishes(), *takeover).await?;

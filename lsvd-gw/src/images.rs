@@ -19,7 +19,7 @@ use lsvd_engine::disk::{BufPool, DiskDir, FileDir};
 use lsvd_engine::image::{self, NewImage};
 use lsvd_engine::{ErrorKind, FlushPolicy, Places, SystemWorld, Volume, VolumeOptions, log_name};
 use lsvd_nbd::{Export, Exports};
-use lsvd_store::{Environment, MeteredStore, ObjectStore, PoolSpec, RetryPolicy, RetryingStore};
+use lsvd_store::{MeteredStore, ObjectStore, PoolSpec, RetryPolicy, RetryingStore};
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 
@@ -57,6 +57,22 @@ pub(crate) struct Open {
 }
 
 impl Images {
+    /// Opens a pool, and says which one a bare word means.
+    pub(crate) async fn open_pool(
+        &self,
+        text: &str,
+        create: bool,
+    ) -> anyhow::Result<Arc<dyn ObjectStore>> {
+        let spec = PoolSpec::parse(text, &self.settings.environment)?;
+        tracing::info!("{}", spec.explain());
+        // A cluster that does not answer takes its time.
+        let opened = tokio::task::spawn_blocking(move || spec.open(create)).await;
+        let store = Arc::new(MeteredStore::new(opened.context("open the pool")??));
+        let seed = SystemWorld.uuid().as_u64_pair().0;
+        let policy = RetryPolicy { deadline: STORE_DEADLINE, seed, ..RetryPolicy::default() };
+        Ok(Arc::new(RetryingStore::new(store, policy)))
+    }
+
     pub(crate) fn new(
         settings: Settings,
         homes: Vec<Handle>,
@@ -271,16 +287,6 @@ fn say_opened(name: &ImageName, volume: &Volume) {
         total_ms = found.total_time.as_millis(),
         "image open"
     );
-}
-
-/// Opens a pool, and says which one a bare word means.
-pub(crate) fn open_pool(text: &str, create: bool) -> anyhow::Result<Arc<dyn ObjectStore>> {
-    let spec = PoolSpec::parse(text, &Environment::of_process())?;
-    tracing::info!("{}", spec.explain());
-    let store = Arc::new(MeteredStore::new(spec.open(create)?));
-    let seed = SystemWorld.uuid().as_u64_pair().0;
-    let policy = RetryPolicy { deadline: STORE_DEADLINE, seed, ..RetryPolicy::default() };
-    Ok(Arc::new(RetryingStore::new(store, policy)))
 }
 
 pub(crate) fn image_name(text: &str) -> anyhow::Result<ImageName> {

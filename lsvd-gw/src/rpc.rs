@@ -26,7 +26,7 @@ use rustix::process::{Pid, getpid, kill_process};
 use tokio::sync::watch;
 
 use crate::diagnostics::LogControl;
-use crate::images::{AlreadyOpen, Images, Open, image_name, open_pool};
+use crate::images::{AlreadyOpen, Images, Open, image_name};
 use crate::nvme::Nvme;
 
 /// Serial and model of a subsystem that is created without.
@@ -159,7 +159,7 @@ impl Gateway for Rpc {
         let _turn = self.turn.lock().await;
         let work = async {
             let name = image_name(&new.image)?;
-            let store = open_pool(&new.pool, false)?;
+            let store = self.images.open_pool(&new.pool, false).await?;
             self.images.open(&new.pool, &store, &name, new.settings, false).await
         };
         work.await.map_err(failed)

@@ -16,7 +16,7 @@ use crate::pool::Pool;
 const FSID_BYTES: usize = 37;
 
 /// How to reach a cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectOptions {
     /// The configuration file; librados looks in its usual places if there is none.
     pub conf: Option<PathBuf>,

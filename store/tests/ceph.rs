@@ -3,25 +3,35 @@
 //! skipped.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lsvd_rados::ConnectOptions;
 use lsvd_store::{ErrorKind, ObjectStore, PutMode, RadosStore, conformance};
 
 /// A store of the test cluster, in a namespace of its own.
 fn open(namespace: &str) -> Option<RadosStore> {
+    open_with(namespace, ConnectOptions::default())
+}
+
+fn open_with(namespace: &str, options: ConnectOptions) -> Option<RadosStore> {
     let Some(pool) = std::env::var("LSVD_TEST_RADOS_POOL").ok().filter(|pool| !pool.is_empty())
     else {
         eprintln!("skipped: no Ceph cluster (LSVD_TEST_RADOS_POOL is not set)");
         return None;
     };
     let conf = std::env::var_os("CEPH_CONF").map(Into::into);
-    let options = ConnectOptions { conf, ..ConnectOptions::default() };
+    let options = ConnectOptions { conf, ..options };
     Some(RadosStore::open(&pool, Some(namespace), &options).expect("the cluster is there"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rados_keeps_the_contract_between_two_clients() {
-    let (Some(writer), Some(reader)) = (open("conformance"), open("conformance")) else { return };
+    // Equal options would share one connection.
+    let other = ConnectOptions { op_timeout: Duration::from_secs(29), ..ConnectOptions::default() };
+    let (Some(writer), Some(reader)) = (open("conformance"), open_with("conformance", other))
+    else {
+        return;
+    };
     conformance::run_across(Arc::new(writer), Arc::new(reader)).await;
 }
 

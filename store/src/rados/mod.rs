@@ -15,11 +15,12 @@ mod listing;
 #[cfg(test)]
 mod test;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use lsvd_rados::{Cluster, ConnectOptions, Pool};
+use parking_lot::Mutex;
 
 use self::listing::Walks;
 use crate::name::{self, Refused};
@@ -57,7 +58,7 @@ impl RadosStore {
         let failed = |kind, why: String| {
             StoreError::new(kind, Op::Open, "").at(Arc::clone(&place)).because(why)
         };
-        let cluster = Cluster::connect(options).map_err(|error| {
+        let cluster = connect(options).map_err(|error| {
             let (kind, why) = why_not_connected(&error, options);
             failed(kind, why)
         })?;
@@ -208,6 +209,22 @@ impl ObjectStore for RadosStore {
     fn describe(&self) -> String {
         self.place.to_string()
     }
+}
+
+/// Connects, or shares a connection that is there: one has threads of its own, and a gateway may
+/// have hundreds of images.
+fn connect(options: &ConnectOptions) -> lsvd_rados::Result<Arc<Cluster>> {
+    static CLUSTERS: Mutex<Vec<(ConnectOptions, Weak<Cluster>)>> = Mutex::new(Vec::new());
+    // Held while connecting, so that two who come together share one, too.
+    let mut clusters = CLUSTERS.lock();
+    clusters.retain(|(_, cluster)| cluster.strong_count() > 0);
+    let known = clusters.iter().find(|(known, _)| known == options);
+    if let Some(cluster) = known.and_then(|(_, cluster)| cluster.upgrade()) {
+        return Ok(cluster);
+    }
+    let cluster = Cluster::connect(options)?;
+    clusters.push((options.clone(), Arc::downgrade(&cluster)));
+    Ok(cluster)
 }
 
 /// More than any cluster allows an object to have (`osd_max_object_size` is 128 MiB by default).
