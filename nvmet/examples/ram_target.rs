@@ -36,6 +36,7 @@ async fn main() -> Result<()> {
         model: "LSVD NVMe controller".to_owned(),
         allow_any_host: true,
         namespaces_max: namespaces.max(32),
+        ana_reporting: false,
     })?;
     for nsid in 1..=namespaces {
         let uuid =

@@ -7,14 +7,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::doorbell::Doorbell;
 use crate::limits::{ASYNC_EVENTS_MAX, CHANGED_NAMESPACES_MAX, ERROR_LOG_MAX, IO_QUEUES_MAX};
-use crate::target::{ControllerSnapshot, Origin, QueueSnapshot};
+use crate::target::{ControllerSnapshot, Origin, PathState, QueueSnapshot};
 use crate::wire::{AsyncEvent, AsyncEventMask, Status};
 
 /// State of an association. It ends with its admin connection.
@@ -27,6 +27,8 @@ pub(crate) struct Controller {
     pub(crate) origin: Origin,
     /// A command came in on some queue since the keep alive timer looked last (TBKAS).
     has_traffic: AtomicBool,
+    /// A [`PathState`], to be looked at for each I/O command without a lock.
+    path: AtomicU8,
     state: Mutex<State>,
 }
 
@@ -35,10 +37,12 @@ struct State {
     is_terminated: bool,
     /// Controller Configuration, as last written.
     configuration: u32,
-    status: ControllerStatus,
+    status: ControllerState,
     keep_alive_ms: u32,
     /// I/O queues that the host may connect: what it asked for, up to what there is.
     io_queues: u16,
+    /// How often the state of the path has changed.
+    path_changes: u64,
     events: Events,
     errors: ErrorLog,
     queues: BTreeMap<u16, QueueRecord>,
@@ -46,9 +50,11 @@ struct State {
 
 /// What CSTS says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct ControllerStatus {
+pub(crate) struct ControllerState {
     pub(crate) is_ready: bool,
     pub(crate) is_shut_down: bool,
+    /// The host broke a rule that only a new association gets it over.
+    pub(crate) is_fatal: bool,
 }
 
 #[derive(Debug, Default)]
@@ -108,19 +114,21 @@ impl Controller {
         host_id: [u8; 16],
         origin: Origin,
         keep_alive_ms: u32,
+        path: PathState,
     ) -> Self {
         let state = State {
             is_terminated: false,
             configuration: 0,
-            status: ControllerStatus::default(),
+            status: ControllerState::default(),
             keep_alive_ms,
             io_queues: IO_QUEUES_MAX,
+            path_changes: 0,
             events: Events::default(),
             errors: ErrorLog::default(),
             queues: BTreeMap::new(),
         };
-        let has_traffic = AtomicBool::new(true);
-        Self { cntlid, host_nqn, host_id, origin, has_traffic, state: Mutex::new(state) }
+        let (has_traffic, path) = (AtomicBool::new(true), AtomicU8::new(path as u8));
+        Self { cntlid, host_nqn, host_id, origin, has_traffic, path, state: Mutex::new(state) }
     }
 
     /// A connection takes the queue ID.
@@ -151,15 +159,22 @@ impl Controller {
     pub(crate) fn terminate(&self) {
         let mut state = self.state.lock();
         state.is_terminated = true;
-        state.status = ControllerStatus::default();
+        let is_fatal = state.status.is_fatal;
+        state.status = ControllerState { is_fatal, ..ControllerState::default() };
         state.queues.values().for_each(|queue| queue.doorbell.close());
+    }
+
+    /// Processes no more commands and says why (CSTS.CFS).
+    pub(crate) fn fail(&self) {
+        let status = &mut self.state.lock().status;
+        *status = ControllerState { is_fatal: true, ..ControllerState::default() };
     }
 
     pub(crate) fn configuration(&self) -> u32 {
         self.state.lock().configuration
     }
 
-    pub(crate) fn status(&self) -> ControllerStatus {
+    pub(crate) fn status(&self) -> ControllerState {
         self.state.lock().status
     }
 
@@ -171,13 +186,13 @@ impl Controller {
         }
         state.configuration = wanted.raw;
         if wanted.is_shutdown {
-            state.status = ControllerStatus { is_ready: false, is_shut_down: true };
+            state.status = ControllerState { is_shut_down: true, ..ControllerState::default() };
         } else {
             let is_ready = wanted.is_enabled;
             if state.status.is_ready && !is_ready {
                 state.events = Events::default();
             }
-            state.status = ControllerStatus { is_ready, is_shut_down: false };
+            state.status = ControllerState { is_ready, ..ControllerState::default() };
         }
         if !state.status.is_ready {
             let io_queues = state.queues.range(1..);
@@ -224,6 +239,30 @@ impl Controller {
     /// Whether the host gave a sign of life since the last call.
     pub(crate) fn take_traffic(&self) -> bool {
         self.has_traffic.swap(false, Ordering::Relaxed)
+    }
+
+    /// How the namespaces can be reached here, and how often that has changed.
+    pub(crate) fn path(&self) -> (PathState, u64) {
+        let state = self.state.lock();
+        (self.path_state(), state.path_changes)
+    }
+
+    fn path_state(&self) -> PathState {
+        PathState::from_byte(self.path.load(Ordering::Acquire))
+    }
+
+    /// Whether I/O commands are executed; if not, hosts are to take another path.
+    pub(crate) fn is_accessible(&self) -> bool {
+        self.path_state() != PathState::Inaccessible
+    }
+
+    /// Commands that come after this are executed or refused accordingly.
+    pub(crate) fn set_path(&self, path: PathState) {
+        let mut state = self.state.lock();
+        if self.path.swap(path as u8, Ordering::AcqRel) != path as u8 {
+            state.path_changes += 1;
+            state.raise(AsyncEvent::AnaChanged);
+        }
     }
 
     pub(crate) fn enabled_events(&self) -> AsyncEventMask {

@@ -14,7 +14,7 @@ pub enum Error {
     /// The peer says that we broke the protocol (H2CTermReq).
     #[error("peer ended the connection: fatal error status {status:#x}")]
     Terminated {
-        /// Fatal Error Status (FES) of the PDU.
+        /// Fatal Error Status (FES) of the PDU; 0, which is reserved, if the PDU was malformed.
         status: u16,
     },
     /// Reading or writing failed.

@@ -28,6 +28,7 @@
 //!         model: "LSVD NVMe controller".into(),
 //!         allow_any_host: true,
 //!         namespaces_max: 32,
+//!         ana_reporting: false,
 //!     })?;
 //!     target.add_namespace(nqn, disk, NamespaceOptions::default())?;
 //!     target.add_listener(nqn, Listener { address, advertised: None })?;
@@ -71,8 +72,10 @@ pub use driver::{Accepted, Ended, accept, serve};
 pub use error::Error;
 pub use namespace::{BoxFuture, ByteRange, Failure, LbaSize, Namespace, NamespaceInfo, Outcome};
 pub use ram::RamNamespace;
+#[cfg(any(test, feature = "loopback"))]
+pub use session::loopback::Loopback;
 pub use target::{
     ConfigError, ControllerSnapshot, CounterValues, DISCOVERY_NQN, Listener, NamespaceOptions,
-    NamespaceSnapshot, Origin, QueueSnapshot, SubsystemConfig, SubsystemSnapshot, Target,
-    TargetOptions, TargetStats, check_nqn,
+    NamespaceSnapshot, Origin, PathState, QueueSnapshot, SubsystemConfig, SubsystemSnapshot,
+    Target, TargetOptions, TargetStats, check_nqn,
 };

@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-/// Entries of an I/O or admin submission queue (MQES + 1), which is also the number of commands
-/// that a connection may have in flight. Linux asks for 128 unless told otherwise.
+/// Entries of an I/O or admin submission queue (MQES + 1), which is one more than the commands that
+/// a connection may have in flight. Linux asks for 128 unless told otherwise.
 pub const QUEUE_DEPTH_MAX: u16 = 128;
 
 /// Entries that an admin queue has in any case: the fewest that a discovery log may promise (base
@@ -92,6 +92,15 @@ pub(crate) const ERROR_LOG_MAX: usize = 64;
 pub const HOSTS_MAX: usize = 1024;
 /// See [`HOSTS_MAX`].
 pub const LISTENERS_MAX: usize = 64;
+
+/// The ANA group that all namespaces of a subsystem are in, which is also the number of groups: a
+/// path is good or bad for the gateway as a whole, and another gateway that shows the same namespace
+/// has to name the same group.
+pub(crate) const ANA_GROUP: u32 = 1;
+
+/// ANA Transition Time (ANATT), in seconds. A state changes at once; hosts wait this long for a path
+/// that is to become accessible.
+pub(crate) const ANA_TRANSITION_S: u8 = 10;
 
 /// Subsystems of one target, so that the discovery log stays below 64 MiB.
 pub const SUBSYSTEMS_MAX: usize = 1024;

@@ -139,7 +139,7 @@ impl Outbox {
     }
 
     /// Everything that waits, as one piece.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "loopback"))]
     pub(crate) fn drain(&mut self) -> Vec<u8> {
         let mut all = Vec::new();
         while !self.is_empty() {

@@ -31,7 +31,7 @@ pub(crate) enum Incoming {
         data: Bytes,
         is_intact: bool,
     },
-    /// H2CTermReq, with its fatal error status.
+    /// H2CTermReq, with its fatal error status; 0, which is reserved, if it was malformed.
     Terminated(u16),
 }
 
@@ -84,10 +84,12 @@ const HEADER: PduRules = PduRules {
     data_max: H2C_DATA_MAX,
 };
 
-/// Offsets of CCCID and TTAG in H2CData (TCP section 3.6.2.8), and of FLAGS.
+/// Offsets of fields in H2CData (TCP section 3.6.2.8).
+const AT_FLAGS: u32 = 1;
 const AT_CCCID: u32 = 8;
 const AT_TTAG: u32 = 10;
-const AT_FLAGS: u32 = 1;
+const AT_DATAO: u32 = 12;
+const AT_DATAL: u32 = 16;
 
 impl Receiver {
     pub(crate) fn new() -> Self {
@@ -134,7 +136,15 @@ impl Receiver {
             match self.state {
                 State::Header => {
                     let Some(head) = input.first_chunk() else { return Ok(None) };
-                    let frame = self.rules.check(head)?;
+                    let frame = match self.rules.check(head) {
+                        Ok(frame) => frame,
+                        // A termination request is never answered with one, however wrong it is:
+                        // the connection closes at once (TCP section 3.5).
+                        Err(_) if head[0] == PduKind::H2cTermReq as u8 => {
+                            return Ok(Some(Incoming::Terminated(0)));
+                        }
+                        Err(error) => return Err(error),
+                    };
                     if input.len() < frame.data_offset() {
                         return Ok(None);
                     }
@@ -219,11 +229,22 @@ impl Receiver {
             return Err(TermError::field(AT_CCCID));
         }
         let received = transfer.data.len();
-        if pdu.offset as usize != received || pdu.len as usize > transfer.len - received {
+        let end = u64::from(pdu.offset) + u64::from(pdu.len);
+        let is_end = end == transfer.len as u64;
+        if !pdu.offset.is_multiple_of(4) {
+            return Err(TermError::field(AT_DATAO));
+        }
+        // Data may have any length (SGLS), so that its end is not always that of a dword.
+        if !pdu.len.is_multiple_of(4) && !is_end {
+            return Err(TermError::field(AT_DATAL));
+        }
+        if end > transfer.len as u64 {
             return Err(TermError::OUT_OF_RANGE);
         }
-        let is_all = received + pdu.len as usize == transfer.len;
-        if is_all == pdu.is_last { Ok(()) } else { Err(TermError::field(AT_FLAGS)) }
+        if pdu.offset as usize != received {
+            return Err(TermError::SEQUENCE);
+        }
+        if is_end == pdu.is_last { Ok(()) } else { Err(TermError::field(AT_FLAGS)) }
     }
 
     fn transfer(&mut self, ttag: u16) -> &mut Transfer {

@@ -2,14 +2,16 @@
 //!
 //! Does not: touch sockets or clocks (`driver`), or know what commands mean (`fabrics`, `admin`,
 //! `io`).
-//! Invariants: 1. No more commands are in flight than the queue has entries, and each is answered
-//! once, or the connection ends. 2. Payload in flight stays within `PAYLOAD_IN_FLIGHT_MAX`: a
-//! command that needs more waits, without memory, until others are done. 3. After a termination PDU
-//! nothing is sent.
+//! Invariants: 1. No more commands are in flight than the queue holds, and each is answered once, or
+//! the connection ends. 2. Payload in flight stays within `PAYLOAD_IN_FLIGHT_MAX`: a command that
+//! needs more waits, without memory, until others are done. 3. After a termination PDU nothing is
+//! sent.
 //! Concurrency: belongs to one task. Others reach it by its doorbell.
 
 mod answer;
 mod connect;
+#[cfg(any(test, feature = "loopback"))]
+pub(crate) mod loopback;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -54,7 +56,7 @@ pub(crate) struct Session {
     cids: CommandIds,
     /// Commands taken and not answered. Held event requests have left the queue and do not count.
     in_flight: usize,
-    /// SQ head pointer: entries taken so far, modulo the depth of the queue.
+    /// SQ head pointer of the last completion: entries given back, modulo the depth of the queue.
     head: u16,
     /// Bytes of payload under way, `outbox` not counted.
     payload: usize,
@@ -165,6 +167,16 @@ impl Session {
         self.close(Err(Error::Violation(error)));
     }
 
+    /// The host has put a command into a full queue. That is fatal for the whole controller: hosts
+    /// see CSTS.CFS, and the association ends (base 2.0, sections 3.3.2.5 and 3.3.2.6).
+    fn overflow(&mut self) {
+        self.violate(TermError::SEQUENCE, &[]);
+        if let Some(member) = &self.member {
+            member.controller.fail();
+            member.subsystem.forget(&member.controller);
+        }
+    }
+
     /// Takes all commands that are complete in `input`, as far as there is room for their answers.
     pub(crate) fn take_commands(&mut self, input: &mut BytesMut) -> bool {
         let mut moved = false;
@@ -209,11 +221,11 @@ impl Session {
     }
 
     fn command(&mut self, sqe: &Sqe, data: Bytes, is_intact: bool) {
-        let depth = self.member.as_ref().map_or(1, |member| member.depth);
-        if self.in_flight >= usize::from(depth) {
-            return self.violate(TermError::SEQUENCE, &[]);
+        // A queue is full with one entry free (base 2.0, section 3.3.2.6); Linux and SPDK keep to it.
+        let entries = self.member.as_ref().map_or(1, |member| member.depth - 1);
+        if self.in_flight >= usize::from(entries) {
+            return self.overflow();
         }
-        self.head = if self.head + 1 >= depth { 0 } else { self.head + 1 };
         let cid = sqe.cid.get();
         if !self.cids.insert(cid) {
             return self.reply(cid, Answer::failed(Status::CID_CONFLICT.dnr()));
@@ -265,6 +277,9 @@ impl Session {
                 }
             };
         }
+        if !member.controller.is_accessible() {
+            return Err(Status::ANA_INACCESSIBLE);
+        }
         member.subsystem.refresh(&mut self.table);
         let (work, data) = Work::parse(sqe, data, &self.table)?;
         match data {
@@ -290,6 +305,12 @@ impl Session {
         // One command always fits, whatever the limits are.
         let taken = self.payload + self.outbox.bytes();
         taken == 0 || work.charge == 0 || taken + work.charge <= PAYLOAD_IN_FLIGHT_MAX
+    }
+
+    /// Payload and replies that are held.
+    #[cfg(any(test, feature = "loopback"))]
+    fn payload_bytes(&self) -> usize {
+        self.payload + self.outbox.bytes()
     }
 
     fn begin(&mut self, work: Work) {

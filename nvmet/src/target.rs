@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 pub use config::{
-    ConfigError, Listener, NamespaceOptions, Origin, SubsystemConfig, TargetOptions, check_nqn,
+    ConfigError, Listener, NamespaceOptions, Origin, PathState, SubsystemConfig, TargetOptions,
+    check_nqn,
 };
 pub use snapshot::{
     ControllerSnapshot, CounterValues, NamespaceSnapshot, QueueSnapshot, SubsystemSnapshot,
@@ -97,14 +98,15 @@ impl Target {
     /// A target without subsystems that accepts hosts.
     pub fn new(options: TargetOptions) -> Result<Self, ConfigError> {
         options.check()?;
-        let discovery = Subsystem::new(
-            options.discovery_nqn.clone(),
-            options.discovery_serial.clone(),
-            options.discovery_model.clone(),
-            true,
-            NAMESPACES_MAX,
-            true,
-        );
+        let discovery = SubsystemConfig {
+            nqn: options.discovery_nqn.clone(),
+            serial: options.discovery_serial.clone(),
+            model: options.discovery_model.clone(),
+            allow_any_host: true,
+            namespaces_max: NAMESPACES_MAX,
+            ana_reporting: false,
+        };
+        let discovery = Subsystem::new(discovery, true);
         let model = Model { is_accepting: true, generation: 0, subsystems: BTreeMap::new() };
         Ok(Self {
             options,
@@ -125,7 +127,7 @@ impl Target {
     pub fn add_subsystem(&self, config: SubsystemConfig) -> Result<(), ConfigError> {
         config.check()?;
         let mut model = self.model.lock();
-        let SubsystemConfig { nqn, serial, model: name, allow_any_host, namespaces_max } = config;
+        let nqn = config.nqn.clone();
         if model.subsystems.contains_key(&nqn)
             || nqn == DISCOVERY_NQN
             || nqn == self.options.discovery_nqn
@@ -135,9 +137,7 @@ impl Target {
         if model.subsystems.len() >= SUBSYSTEMS_MAX {
             return Err(ConfigError::TooMany);
         }
-        let subsystem =
-            Subsystem::new(nqn.clone(), serial, name, false, namespaces_max, allow_any_host);
-        model.subsystems.insert(nqn, Arc::new(subsystem));
+        model.subsystems.insert(nqn, Arc::new(Subsystem::new(config, false)));
         Ok(())
     }
 
@@ -190,6 +190,25 @@ impl Target {
         self.subsystem(nqn)?.remove_listener(address)?;
         self.discovery_changed();
         Ok(())
+    }
+
+    /// Says how good the paths through a listener are, from now on: to the hosts that came in there,
+    /// by asynchronous event, and to those that will. I/O commands that were begun before are
+    /// completed. A listener starts as [`PathState::Optimized`].
+    ///
+    /// A Flush that follows [`PathState::Inaccessible`] goes to another path. If that does not lead
+    /// to the same volumes, flush them once this has returned: what hosts wrote here and have not
+    /// flushed would otherwise not be covered by it.
+    ///
+    /// # Errors
+    /// The subsystem does not exist, does not report ANA states, or has no such listener.
+    pub fn set_ana_state(
+        &self,
+        nqn: &str,
+        listener: SocketAddr,
+        state: PathState,
+    ) -> Result<(), ConfigError> {
+        self.subsystem(nqn)?.set_path(listener, state)
     }
 
     /// Adds a host to a subsystem's list. False if it was there already.

@@ -2,13 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Waker};
 
 use bytes::{Bytes, BytesMut};
-use lsvd_buf::BufPool;
 use uuid::Uuid;
 
-use crate::session::Session;
+use crate::session::loopback::Loopback;
 use crate::wire::command::{Connect, ConnectData, IoOperation};
 use crate::wire::pdu::{
     Alignment, CapsuleResponse, DataPdu, IC_BYTES, IcReq, PduRules, PduWriter, R2t, TermReq, digest,
@@ -34,6 +32,10 @@ pub(crate) fn origin() -> Origin {
 
 /// A target with one subsystem and a namespace of 1024 blocks of 512 bytes.
 pub(crate) fn target() -> (Arc<Target>, Arc<RamNamespace>) {
+    target_with(false)
+}
+
+pub(crate) fn target_with(ana_reporting: bool) -> (Arc<Target>, Arc<RamNamespace>) {
     let target = Target::new(TargetOptions::new("nqn.2019-05.io.lsvd:discovery")).unwrap();
     let namespace = Arc::new(RamNamespace::new(Uuid::from_u128(0x1234), LbaSize::B512, 8192));
     target
@@ -43,6 +45,7 @@ pub(crate) fn target() -> (Arc<Target>, Arc<RamNamespace>) {
             model: "LSVD NVMe controller".to_owned(),
             allow_any_host: true,
             namespaces_max: 32,
+            ana_reporting,
         })
         .unwrap();
     let listener = Listener { address: origin().listener, advertised: None };
@@ -207,56 +210,22 @@ pub(crate) fn replies(mut bytes: &[u8], digests: Digests, mut connected: bool) -
 
 /// A session with its host's end of the wire.
 pub(crate) struct Wire {
-    pub(crate) session: Session,
-    input: BytesMut,
+    pub(crate) link: Loopback,
     digests: Digests,
     connected: bool,
 }
 
 impl Wire {
     pub(crate) fn new(target: &Arc<Target>, digests: Digests) -> Self {
-        let session = Session::new(Arc::clone(target), origin(), BufPool::new(0));
-        Self { session, input: BytesMut::new(), digests, connected: false }
+        let link = Loopback::new(Arc::clone(target), origin());
+        Self { link, digests, connected: false }
     }
 
     /// What the session sends once it has seen `bytes`.
-    pub(crate) fn send_raw(&mut self, mut bytes: &[u8]) -> Vec<u8> {
-        while !bytes.is_empty() && self.session.is_running() {
-            let taken = match self.session.payload_target(&self.input) {
-                Some(target) => {
-                    let taken = target.len().min(bytes.len());
-                    target[..taken].copy_from_slice(&bytes[..taken]);
-                    self.session.payload_arrived(taken);
-                    taken
-                }
-                None => {
-                    self.input.extend_from_slice(bytes);
-                    bytes.len()
-                }
-            };
-            bytes = &bytes[taken..];
-            self.session.bytes_arrived();
-            self.turn();
-        }
-        self.collect()
-    }
-
-    fn turn(&mut self) {
-        while self.session.take_commands(&mut self.input)
-            | self.session.poll(&Context::from_waker(Waker::noop()))
-        {}
-    }
-
-    /// What the session sends by itself.
-    pub(crate) fn collect(&mut self) -> Vec<u8> {
-        let mut sent = Vec::new();
-        loop {
-            self.turn();
-            if self.session.outbox.is_empty() {
-                return sent;
-            }
-            sent.extend(self.session.outbox.drain());
-        }
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut sent = self.link.deliver(bytes);
+        sent.extend(self.link.collect());
+        sent
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Vec<Reply> {
@@ -267,7 +236,7 @@ impl Wire {
     }
 
     pub(crate) fn events(&mut self) -> Vec<Reply> {
-        let sent = self.collect();
+        let sent = self.link.collect();
         replies(&sent, self.digests, self.connected)
     }
 }

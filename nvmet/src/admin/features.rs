@@ -12,10 +12,13 @@ const TEMPERATURE_THRESHOLD: u16 = 343;
 impl Admin<'_> {
     /// Asynchronous events that the controller can report (OAES).
     pub(super) fn supported_events(&self) -> AsyncEventMask {
-        if self.member.subsystem.is_discovery {
-            AsyncEvent::DiscoveryChanged.mask()
-        } else {
-            AsyncEvent::NamespaceChanged.mask()
+        let subsystem = &self.member.subsystem;
+        match subsystem.is_discovery {
+            true => AsyncEvent::DiscoveryChanged.mask(),
+            false if subsystem.ana_reporting => {
+                AsyncEvent::NamespaceChanged.mask().union(AsyncEvent::AnaChanged.mask())
+            }
+            false => AsyncEvent::NamespaceChanged.mask(),
         }
     }
 

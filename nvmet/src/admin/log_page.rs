@@ -5,22 +5,24 @@ use std::net::SocketAddr;
 
 use super::Admin;
 use super::identify::FIRMWARE;
-use crate::limits::{ADMIN_QUEUE_DEPTH_MIN, ERROR_LOG_MAX};
+use crate::limits::{ADMIN_QUEUE_DEPTH_MIN, ANA_GROUP, ERROR_LOG_MAX};
 use crate::target::{CounterValues, Listener};
 use crate::wire::command::{AdminOpcode, ConnectData, GetLogPage, IoOpcode, LogPageId};
 use crate::wire::log_page::{
-    DiscoveryLog, DiscoveryRecord, Effect, ErrorEntry, SmartInfo, SubsystemKind,
+    AnaGroup, AnaLog, DiscoveryLog, DiscoveryRecord, Effect, ErrorEntry, SmartInfo, SubsystemKind,
     changed_namespaces, command_effects, copy_window, firmware_slots, supported_log_pages,
 };
 use crate::wire::{AsyncEvent, Status};
 
-const IO_PAGES: [LogPageId; 6] = [
+/// The last one only with ANA.
+const IO_PAGES: [LogPageId; 7] = [
     LogPageId::Supported,
     LogPageId::Error,
     LogPageId::Smart,
     LogPageId::Firmware,
     LogPageId::ChangedNamespaces,
     LogPageId::CommandEffects,
+    LogPageId::Ana,
 ];
 
 const DISCOVERY_PAGES: [LogPageId; 3] =
@@ -36,6 +38,9 @@ const IO_COMMANDS: [(IoOpcode, Effect); 7] = [
     (IoOpcode::DatasetManagement, Effect::Blocks),
     (IoOpcode::Verify, Effect::None),
 ];
+
+/// LSP of page 0Ch, bit 0 (RGO): the groups without their namespaces.
+const ANA_GROUPS_ONLY: u8 = 1 << 0;
 
 /// EFLAGS: a host may keep its discovery controller and be told of changes.
 const EFLAGS_PERSISTENT: u16 = 1 << 1;
@@ -66,9 +71,13 @@ impl Admin<'_> {
                 }
                 self.discovery_log()
             }
-            LogPageId::Ana | LogPageId::ReservationNotification => {
-                return Err(Status::INVALID_LOG_PAGE.dnr());
+            LogPageId::Ana => {
+                if !log.retain_event {
+                    controller.acknowledge(AsyncEvent::AnaChanged);
+                }
+                self.ana_log(log.lsp & ANA_GROUPS_ONLY != 0)
             }
+            LogPageId::ReservationNotification => return Err(Status::INVALID_LOG_PAGE.dnr()),
         };
         let mut out = vec![0; log.len as usize];
         copy_window(&page, log.offset, &mut out)?;
@@ -76,7 +85,25 @@ impl Admin<'_> {
     }
 
     fn pages(&self) -> &'static [LogPageId] {
-        if self.member.subsystem.is_discovery { &DISCOVERY_PAGES } else { &IO_PAGES }
+        let subsystem = &self.member.subsystem;
+        match subsystem.is_discovery {
+            true => &DISCOVERY_PAGES,
+            false if subsystem.ana_reporting => &IO_PAGES,
+            false => &IO_PAGES[..IO_PAGES.len() - 1],
+        }
+    }
+
+    /// One group with all namespaces, or no group: one without namespaces is not reported.
+    fn ana_log(&self, groups_only: bool) -> Vec<u8> {
+        let (state, changes) = self.member.controller.path();
+        let table = self.member.subsystem.table();
+        let namespaces: Vec<_> = table.entries.keys().copied().collect();
+        // Either part only grows, and 0 would say that changes are not counted.
+        let change_count = 1 + table.generation + changes;
+        let state = state.to_wire();
+        let group = AnaGroup { id: ANA_GROUP, change_count, state, namespaces };
+        let groups = if table.entries.is_empty() { Vec::new() } else { vec![group] };
+        AnaLog { change_count, groups }.to_bytes(groups_only)
     }
 
     fn error_log(&self) -> Vec<u8> {

@@ -1,3 +1,5 @@
+mod ana;
+
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -148,7 +150,6 @@ fn commands_that_are_not_offered_are_refused_for_good() {
     let invalid_namespace = Status::INVALID_NAMESPACE.dnr();
     assert_eq!(status(identify(IdentifyKind::Namespace, 0)), invalid_namespace);
     assert_eq!(status(identify(IdentifyKind::Namespace, u32::MAX)), invalid_namespace);
-    assert_eq!(status(identify(IdentifyKind::NamespaceDescriptors, 2)), invalid_namespace);
     let log = |page, len| GetLogPage { page, nsid: 0, lsp: 0, retain_event: false, offset: 0, len };
     let ana = AdminCommand::GetLogPage(log(LogPageId::Ana, 4096));
     assert_eq!(status(ana), Status::INVALID_LOG_PAGE.dnr());
@@ -159,6 +160,37 @@ fn commands_that_are_not_offered_are_refused_for_good() {
     assert_eq!(status(AdminCommand::SetFeatures(set)), Status::FEATURE_NOT_CHANGEABLE.dnr());
     let set = SetFeatures { save: true, ..set };
     assert_eq!(status(AdminCommand::SetFeatures(set)), Status::FEATURE_NOT_SAVEABLE.dnr());
+}
+
+#[test]
+fn inactive_namespace_is_zeroes_where_it_is_described_and_refused_elsewhere() {
+    use IdentifyKind as Kind;
+    let (target, _) = target();
+    let mut host = Host::new(&target);
+    let described = [
+        Kind::Namespace,
+        Kind::CommandSetNamespace,
+        Kind::IndependentNamespace,
+        Kind::AllocatedNamespace,
+    ];
+    let listed = [Kind::NamespaceDescriptors, Kind::NamespaceControllers];
+    for kind in described {
+        assert_eq!(host.identify(kind, 2), [0; 4096], "{kind:?}");
+    }
+    let mut status = |kind, nsid| {
+        host.admin(AdminCommand::Identify(Identify { kind, nsid, cntid: 0 }))[0].status()
+    };
+    for kind in listed {
+        assert_eq!(status(kind, 2), Status::INVALID_FIELD.dnr(), "{kind:?}");
+    }
+    for kind in described.into_iter().chain(listed) {
+        for nsid in [0, 33, u32::MAX - 1] {
+            assert_eq!(status(kind, nsid), Status::INVALID_NAMESPACE.dnr(), "{kind:?} {nsid}");
+        }
+    }
+    assert_eq!(status(Kind::NamespaceControllers, u32::MAX), Status::INVALID_FIELD.dnr());
+    // It describes the controller, and takes no namespace.
+    assert_eq!(NvmLimits::parse(&host.identify(Kind::CommandSetController, 2)).vsl, MDTS);
 }
 
 #[test]
@@ -288,6 +320,7 @@ fn many_namespaces_and_controllers_work() {
         model: "2".to_owned(),
         allow_any_host: true,
         namespaces_max: 300,
+        ana_reporting: false,
     };
     let nqn = config.nqn.clone();
     target.add_subsystem(config).unwrap();
@@ -310,6 +343,6 @@ fn many_namespaces_and_controllers_work() {
     target.remove_subsystem(&nqn).unwrap();
     for host in &mut hosts {
         host.wire.events();
-        assert!(!host.wire.session.is_running());
+        assert!(!host.wire.link.session.is_running());
     }
 }

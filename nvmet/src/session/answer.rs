@@ -37,6 +37,7 @@ impl Session {
         if self.is_mute {
             return;
         }
+        let head = self.next_head();
         let member = self.member.as_ref();
         let has_flow_control = member.is_none_or(|member| member.has_flow_control);
         let qid = member.map_or(0, |member| member.qid);
@@ -57,9 +58,24 @@ impl Session {
                 return;
             }
         }
-        let head = if has_flow_control { self.head } else { u16::MAX };
         let cqe = Cqe::new(cid, qid, head, answer.result, answer.status);
         self.outbox.control(|out| writer.capsule_response(&cqe, out));
+    }
+
+    /// SQ head pointer (SQHD) of the next completion. An entry is given back with its completion,
+    /// not when it is taken, as Linux and SPDK do it: so a host that goes by the pointer never has
+    /// more commands in flight than the queue holds.
+    fn next_head(&mut self) -> u16 {
+        match &self.member {
+            None => 0,
+            Some(member) if member.has_flow_control => {
+                self.head = if self.head + 1 >= member.depth { 0 } else { self.head + 1 };
+                self.head
+            }
+            // Without flow control the pointer of Connect's completion says that the target agrees,
+            // and all later ones are 0 (base 2.0, sections 3.3.2.5 and 6.3).
+            Some(_) => std::mem::take(&mut self.head),
+        }
     }
 
     /// Notes a failed command for the error log page.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Answer, Session};
-use crate::controller::{Controller, QueueRecord};
+use crate::controller::{Controller, ControllerState, QueueRecord};
 use crate::doorbell::Doorbell;
 use crate::driver::Ended;
 use crate::limits::{ADMIN_QUEUE_DEPTH_MIN, READY_TIMEOUT_500MS};
@@ -39,6 +39,9 @@ impl Drop for Member {
     }
 }
 
+/// SQ head pointer of the completion of a Connect that asked for no flow control: it is granted.
+const HEAD_WITHOUT_FLOW_CONTROL: u16 = u16::MAX;
+
 /// A Connect command that fails, with the offset of what is wrong.
 fn refused(error: ConnectError) -> Answer {
     Answer { result: u64::from(error.dw0()), ..Answer::failed(error.status()) }
@@ -68,10 +71,11 @@ impl Session {
                 Ok(Answer::done(0))
             }
             FabricsCommand::Disconnect => {
-                let qid = self.member.as_ref().map(|member| member.qid);
+                let member = self.member.as_ref();
+                let member = member.ok_or(Status::COMMAND_SEQUENCE_ERROR.dnr())?;
                 // Only an I/O queue can be disconnected (base 2.0, section 6.4).
-                if qid.is_none_or(|qid| qid == 0) {
-                    return Err(Status::INVALID_QUEUE_ID.dnr());
+                if member.qid == 0 {
+                    return Err(Status::INVALID_QUEUE_TYPE.dnr());
                 }
                 self.close(Ok(Ended::Disconnected));
                 Ok(Answer::done(0))
@@ -108,10 +112,10 @@ impl Session {
             if data.cntlid != ConnectData::ANY_CONTROLLER {
                 return Ok(refused(ConnectError::CNTLID));
             }
-            let made = subsystem.admit(data.host.as_str(), &self.origin, |cntlid| {
+            let made = subsystem.admit(data.host.as_str(), &self.origin, |cntlid, path| {
                 let host = data.host.as_str().to_owned();
                 let host_id = data.host_id.into_bytes();
-                Controller::new(cntlid, host, host_id, self.origin, connect.kato_ms)
+                Controller::new(cntlid, host, host_id, self.origin, connect.kato_ms, path)
             });
             match made {
                 Ok(controller) => controller,
@@ -152,7 +156,7 @@ impl Session {
             self.receiver.set_capsule_data_max(self.target.options.in_capsule_bytes);
         }
         subsystem.refresh(&mut self.table);
-        self.head = 1;
+        self.head = if connect.without_flow_control { HEAD_WITHOUT_FLOW_CONTROL } else { 0 };
         self.member = Some(Member {
             subsystem,
             controller,
@@ -191,9 +195,8 @@ impl Session {
                 let is_down = status.is_shut_down;
                 let shutdown =
                     if is_down { ShutdownStatus::Complete } else { ShutdownStatus::None };
-                let field =
-                    ControllerStatus { is_ready: status.is_ready, is_fatal: false, shutdown };
-                u64::from(field.to_field())
+                let ControllerState { is_ready, is_fatal, .. } = status;
+                u64::from(ControllerStatus { is_ready, is_fatal, shutdown }.to_field())
             }
             Property::ReadyTimeouts => {
                 let with_media = u16::from(READY_TIMEOUT_500MS);

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::limits::IO_QUEUES_MAX;
 use crate::limits::{IN_CAPSULE_DEFAULT, IN_CAPSULE_MAX, NAMESPACES_MAX, QUEUE_DEPTH_MAX};
+use crate::wire::log_page::AnaState;
 
 /// Properties of a target that stay while it lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +65,41 @@ pub struct SubsystemConfig {
     pub allow_any_host: bool,
     /// Highest NSID, 1 to [`NAMESPACES_MAX`].
     pub namespaces_max: u32,
+    /// Hosts are told how good each path is (asymmetric namespace access, base 2.0, 8.1), and the
+    /// listeners have a [`PathState`]. Without it all paths are alike.
+    pub ana_reporting: bool,
+}
+
+/// How good the paths through a listener are: the ANA state of all namespaces of the subsystem, for
+/// the hosts that came in there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PathState {
+    /// As good as any.
+    #[default]
+    Optimized,
+    /// Works; hosts use it while there is no optimized path.
+    NonOptimized,
+    /// I/O commands are refused with a path error, and hosts repeat them on another path.
+    Inaccessible,
+}
+
+impl PathState {
+    /// Reads what `as u8` made of a state.
+    pub(crate) fn from_byte(byte: u8) -> Self {
+        [Self::Optimized, Self::NonOptimized]
+            .into_iter()
+            .find(|state| *state as u8 == byte)
+            .unwrap_or(Self::Inaccessible)
+    }
+
+    pub(crate) fn to_wire(self) -> AnaState {
+        match self {
+            Self::Optimized => AnaState::Optimized,
+            Self::NonOptimized => AnaState::NonOptimized,
+            Self::Inaccessible => AnaState::Inaccessible,
+        }
+    }
 }
 
 impl SubsystemConfig {
@@ -172,6 +208,9 @@ pub enum ConfigError {
     /// The subsystem has no such listener.
     #[error("no such listener")]
     NoSuchListener,
+    /// [`SubsystemConfig::ana_reporting`] is off.
+    #[error("subsystem does not report ANA states")]
+    AnaNotReported,
     /// A limit of [`limits`](crate::limits) is reached.
     #[error("too many of them")]
     TooMany,

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use uuid::Uuid;
 
 use super::subsystem::Subsystem;
-use super::{ConfigError, Counters, Listener, Origin, Target};
+use super::{ConfigError, Counters, Listener, Origin, PathState, Target};
 use crate::controller::Controller;
 use crate::namespace::NamespaceInfo;
 
@@ -29,6 +29,10 @@ pub struct SubsystemSnapshot {
     pub hosts: Vec<String>,
     /// Where it may be reached, oldest first.
     pub listeners: Vec<Listener>,
+    /// Hosts are told how good each path is.
+    pub ana_reporting: bool,
+    /// How good the paths through each of `listeners` are, in their order.
+    pub path_states: Vec<PathState>,
     /// By NSID.
     pub namespaces: Vec<NamespaceSnapshot>,
 }
@@ -187,6 +191,8 @@ fn describe(subsystem: &Subsystem) -> SubsystemSnapshot {
         allow_any_host: state.allow_any_host,
         hosts: state.hosts.iter().cloned().collect(),
         listeners: state.listeners.clone(),
+        ana_reporting: subsystem.ana_reporting,
+        path_states: state.listeners.iter().map(|known| state.path(known.address)).collect(),
         namespaces,
     })
 }

@@ -6,6 +6,7 @@
 //! Concurrency: locks are taken in the order target, subsystem, controller, and held for no I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,7 +16,9 @@ use uuid::Uuid;
 use crate::controller::Controller;
 use crate::limits::{CONTROLLERS_MAX, HOSTS_MAX, LISTENERS_MAX};
 use crate::namespace::Namespace;
-use crate::target::{ConfigError, Counters, Listener, NamespaceOptions, Origin};
+use crate::target::{
+    ConfigError, Counters, Listener, NamespaceOptions, Origin, PathState, SubsystemConfig,
+};
 use crate::wire::AsyncEvent;
 
 #[derive(Debug)]
@@ -25,6 +28,7 @@ pub(crate) struct Subsystem {
     pub(crate) model: String,
     pub(crate) is_discovery: bool,
     pub(crate) namespaces_max: u32,
+    pub(crate) ana_reporting: bool,
     state: Mutex<State>,
     table: Mutex<Arc<NamespaceTable>>,
     /// Of the table, to be looked at without a lock.
@@ -36,9 +40,17 @@ pub(crate) struct State {
     pub(crate) allow_any_host: bool,
     pub(crate) hosts: BTreeSet<String>,
     pub(crate) listeners: Vec<Listener>,
+    /// By listener, where it was set.
+    paths: BTreeMap<SocketAddr, PathState>,
     pub(crate) controllers: BTreeMap<u16, Arc<Controller>>,
     /// The last ID given out: a host that comes back gets a new one.
     last_cntlid: u16,
+}
+
+impl State {
+    pub(crate) fn path(&self, listener: SocketAddr) -> PathState {
+        self.paths.get(&listener).copied().unwrap_or_default()
+    }
 }
 
 /// The namespaces of a subsystem at one time, shared with connections.
@@ -85,20 +97,16 @@ pub(crate) enum Refusal {
 }
 
 impl Subsystem {
-    pub(crate) fn new(
-        nqn: String,
-        serial: String,
-        model: String,
-        is_discovery: bool,
-        namespaces_max: u32,
-        allow_any_host: bool,
-    ) -> Self {
+    pub(crate) fn new(config: SubsystemConfig, is_discovery: bool) -> Self {
+        let SubsystemConfig { nqn, serial, model, allow_any_host, namespaces_max, ana_reporting } =
+            config;
         Self {
             nqn,
             serial,
             model,
             is_discovery,
             namespaces_max,
+            ana_reporting,
             state: Mutex::new(State { allow_any_host, ..State::default() }),
             table: Mutex::default(),
             generation: AtomicU64::new(0),
@@ -125,12 +133,12 @@ impl Subsystem {
         state.allow_any_host || state.hosts.contains(host_nqn)
     }
 
-    /// Makes a controller for a host that may have one. `make` gets its ID.
+    /// Makes a controller for a host that may have one. `make` gets its ID and the state of its path.
     pub(crate) fn admit(
         &self,
         host_nqn: &str,
         origin: &Origin,
-        make: impl FnOnce(u16) -> Controller,
+        make: impl FnOnce(u16, PathState) -> Controller,
     ) -> Result<Arc<Controller>, Refusal> {
         let mut state = self.state.lock();
         if !(state.allow_any_host || state.hosts.contains(host_nqn)) {
@@ -152,7 +160,7 @@ impl Subsystem {
             }
         }
         state.last_cntlid = cntlid;
-        let controller = Arc::new(make(cntlid));
+        let controller = Arc::new(make(cntlid, state.path(origin.listener)));
         state.controllers.insert(cntlid, Arc::clone(&controller));
         Ok(controller)
     }
@@ -287,8 +295,31 @@ impl Subsystem {
         Ok(())
     }
 
+    /// Tells all controllers that came in at a listener, and those to come.
+    pub(crate) fn set_path(
+        &self,
+        listener: SocketAddr,
+        path: PathState,
+    ) -> Result<(), ConfigError> {
+        if !self.ana_reporting {
+            return Err(ConfigError::AnaNotReported);
+        }
+        let mut state = self.state.lock();
+        if !state.listeners.iter().any(|known| known.address == listener) {
+            return Err(ConfigError::NoSuchListener);
+        }
+        state.paths.insert(listener, path);
+        // Under the lock: the last call counts for every controller.
+        for controller in state.controllers.values() {
+            if controller.origin.listener == listener {
+                controller.set_path(path);
+            }
+        }
+        Ok(())
+    }
+
     /// Ends the associations that came in there.
-    pub(crate) fn remove_listener(&self, address: std::net::SocketAddr) -> Result<(), ConfigError> {
+    pub(crate) fn remove_listener(&self, address: SocketAddr) -> Result<(), ConfigError> {
         {
             let mut state = self.state.lock();
             let before = state.listeners.len();
@@ -296,6 +327,7 @@ impl Subsystem {
             if state.listeners.len() == before {
                 return Err(ConfigError::NoSuchListener);
             }
+            state.paths.remove(&address);
         }
         self.terminate_where(|controller| controller.origin.listener == address);
         Ok(())

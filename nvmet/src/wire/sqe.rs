@@ -17,7 +17,7 @@ pub const OPCODE_FABRICS: u8 = 0x7f;
 pub struct Sqe {
     /// Opcode (OPC), CDW0 7:0.
     pub opcode: u8,
-    /// FUSE in bits 1:0, PSDT in bits 7:6 of this byte (CDW0 15:8).
+    /// FUSE in bits 1:0, PSDT in bits 7:6 of this byte (CDW0 15:8); reserved in fabrics commands.
     pub flags: u8,
     /// Command Identifier (CID), CDW0 31:16; any value that is not outstanding.
     pub cid: U16,
@@ -77,12 +77,13 @@ impl Sqe {
         self
     }
 
-    /// Refuses fused commands, PRPs and metadata SGLs: none of them exists over TCP here.
+    /// Refuses fused commands, PRPs and metadata SGLs: none of them exists over TCP here. Fabrics
+    /// commands always use SGLs, and their byte of flags is reserved.
     ///
     /// # Errors
     /// Invalid Field, do not retry.
     pub fn check(&self) -> Result<(), Status> {
-        if self.flags & FUSE != 0 || self.flags & PSDT != PSDT_SGL {
+        if !self.is_fabrics() && (self.flags & FUSE != 0 || self.flags & PSDT != PSDT_SGL) {
             return Err(Status::INVALID_FIELD.dnr());
         }
         Ok(())
@@ -148,6 +149,15 @@ mod test {
         // Bits 5:2 of the byte are reserved.
         sqe.flags = 0x7c;
         assert_eq!(sqe.check(), Ok(()));
+    }
+
+    #[test]
+    fn flags_of_a_fabrics_command_are_reserved_and_ignored() {
+        let mut sqe = Sqe::new(OPCODE_FABRICS, 7, 1);
+        for flags in 0..=u8::MAX {
+            sqe.flags = flags;
+            assert_eq!(sqe.check(), Ok(()), "{flags:#x}");
+        }
     }
 
     #[test]

@@ -110,6 +110,8 @@ codes! {
     CONNECT_RESTART_DISCOVERY = (1, 0x83);
     /// Connect Invalid Host.
     CONNECT_INVALID_HOST = (1, 0x84);
+    /// Invalid Queue Type.
+    INVALID_QUEUE_TYPE = (1, 0x85);
     /// Authentication Required.
     AUTHENTICATION_REQUIRED = (1, 0x91);
 

@@ -16,8 +16,6 @@ mod fctype {
     pub(super) const PROPERTY_SET: u8 = 0x00;
     pub(super) const CONNECT: u8 = 0x01;
     pub(super) const PROPERTY_GET: u8 = 0x04;
-    pub(super) const AUTHENTICATION_SEND: u8 = 0x05;
-    pub(super) const AUTHENTICATION_RECEIVE: u8 = 0x06;
     pub(super) const DISCONNECT: u8 = 0x08;
 }
 
@@ -104,8 +102,8 @@ impl FabricsCommand {
     /// Reads a command whose opcode is 7Fh.
     ///
     /// # Errors
-    /// Invalid Opcode for types that are not known, authentication among them; Invalid Field for a
-    /// property that does not exist or has another width; the status of [`ConnectError::Format`].
+    /// Invalid Field for types that are not known, authentication among them, and for a property
+    /// that does not exist or has another width; the status of [`ConnectError::Format`].
     pub fn parse(sqe: &Sqe) -> Result<Self, Status> {
         match sqe.fctype() {
             fctype::CONNECT => Connect::parse(sqe).map(Self::Connect),
@@ -118,11 +116,9 @@ impl FabricsCommand {
             }
             fctype::DISCONNECT if sqe.cdw10.get() as u16 == 0 => Ok(Self::Disconnect),
             fctype::DISCONNECT => Err(Status::CONNECT_INCOMPATIBLE_FORMAT.dnr()),
-            // Connect never asks for authentication, so that no host sends these.
-            fctype::AUTHENTICATION_SEND | fctype::AUTHENTICATION_RECEIVE => {
-                Err(Status::INVALID_OPCODE.dnr())
-            }
-            _ => Err(Status::INVALID_OPCODE.dnr()),
+            // The opcode is right, and FCTYPE is a field. Connect never asks for authentication, so
+            // that no host sends those commands.
+            _ => Err(Status::INVALID_FIELD.dnr()),
         }
     }
 

@@ -68,6 +68,8 @@ pub mod anacap {
     /// All five states may be reported: optimized, non-optimized, inaccessible, persistent loss,
     /// change.
     pub const ALL_STATES: u8 = 0x1f;
+    /// The first three of them may be.
+    pub const REPORTED: u8 = 0x07;
     /// The group of a namespace does not change while it is attached.
     pub const STABLE_GROUPS: u8 = 1 << 6;
 }
