@@ -2,7 +2,8 @@
 //!
 //! Together they bound what one connection can pin: `PAYLOAD_IN_FLIGHT_MAX` of payload, plus one
 //! receive buffer for each of `QUEUE_DEPTH_MAX` in-capsule writes that still refer to one, plus
-//! `REPLIES_GATE` and one reply. A connection that has not connected a queue holds one small
+//! `REPLIES_GATE` and one reply. All connections together share `PAYLOAD_SHARED_MAX` of payload. A
+//! connection that has not connected a queue holds one small
 //! receive buffer. A peer that sends and never reads gets no further.
 
 use std::time::Duration;
@@ -44,6 +45,12 @@ pub(crate) const H2C_DATA_MAX: u32 = TRANSFER_MAX;
 /// Payload bytes in flight on one connection: writes that are to arrive, reads under way, replies
 /// that wait for the socket. Further commands wait until there is room.
 pub const PAYLOAD_IN_FLIGHT_MAX: usize = 16 << 20;
+
+/// Payload bytes that all connections may have in flight together, as far as that leaves each queue
+/// `TRANSFER_MAX`: with more than 16 queues each has its share of this. Nobody gives back what it
+/// holds when a queue is added, so what is held can exceed this for as long as peers do not read:
+/// with N queues by a factor of 1 + ln(N / 16) at most.
+pub const PAYLOAD_SHARED_MAX: usize = 256 << 20;
 
 /// With this many bytes of replies waiting, they are sent before the next command is taken: they
 /// are still in the CPU's cache, and a peer that is slow to read holds less.

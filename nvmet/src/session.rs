@@ -3,9 +3,9 @@
 //! Does not: touch sockets or clocks (`driver`), or know what commands mean (`fabrics`, `admin`,
 //! `io`).
 //! Invariants: 1. No more commands are in flight than the queue holds, and each is answered once, or
-//! the connection ends. 2. Payload in flight stays within `PAYLOAD_IN_FLIGHT_MAX`: a command that
-//! needs more waits, without memory, until others are done. 3. After a termination PDU nothing is
-//! sent.
+//! the connection ends. 2. No payload is added beyond the queue's share of the target's memory: a
+//! command that needs more waits, without memory, until others are done. 3. After a termination PDU
+//! nothing is sent.
 //! Concurrency: belongs to one task. Others reach it by its doorbell.
 
 mod answer;
@@ -28,7 +28,7 @@ use crate::admin;
 use crate::driver::Ended;
 use crate::error::Error;
 use crate::io::{Started, Work};
-use crate::limits::{H2C_DATA_MAX, PAYLOAD_IN_FLIGHT_MAX, REPLIES_GATE};
+use crate::limits::{H2C_DATA_MAX, REPLIES_GATE};
 use crate::namespace::Failure;
 use crate::operations::Operations;
 use crate::outbox::Outbox;
@@ -304,7 +304,7 @@ impl Session {
     fn has_room(&self, work: &Work) -> bool {
         // One command always fits, whatever the limits are.
         let taken = self.payload + self.outbox.bytes();
-        taken == 0 || work.charge == 0 || taken + work.charge <= PAYLOAD_IN_FLIGHT_MAX
+        taken == 0 || work.charge == 0 || taken + work.charge <= self.target.payload_share()
     }
 
     /// Payload and replies that are held.

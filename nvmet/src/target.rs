@@ -15,7 +15,7 @@ pub(crate) mod subsystem;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -29,7 +29,9 @@ pub use snapshot::{
 };
 use subsystem::Subsystem;
 
-use crate::limits::{NAMESPACES_MAX, SUBSYSTEMS_MAX};
+use crate::limits::{
+    NAMESPACES_MAX, PAYLOAD_IN_FLIGHT_MAX, PAYLOAD_SHARED_MAX, SUBSYSTEMS_MAX, TRANSFER_MAX,
+};
 use crate::namespace::Namespace;
 
 /// The NQN under which every discovery controller answers (base 2.0, 4.5).
@@ -42,6 +44,18 @@ pub struct Target {
     discovery: Arc<Subsystem>,
     model: Mutex<Model>,
     pub(crate) stats: Stats,
+    /// Queues that are connected.
+    queues: Arc<AtomicUsize>,
+}
+
+/// Counts a connected queue for as long as it is there.
+#[derive(Debug)]
+pub(crate) struct QueueCount(Arc<AtomicUsize>);
+
+impl Drop for QueueCount {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -113,6 +127,7 @@ impl Target {
             discovery: Arc::new(discovery),
             model: Mutex::new(model),
             stats: Stats::default(),
+            queues: Arc::default(),
         })
     }
 
@@ -121,6 +136,18 @@ impl Target {
     /// back.
     pub fn set_accepting(&self, is_accepting: bool) {
         self.model.lock().is_accepting = is_accepting;
+    }
+
+    /// Counts one more queue.
+    pub(crate) fn count_queue(&self) -> QueueCount {
+        self.queues.fetch_add(1, Ordering::Relaxed);
+        QueueCount(Arc::clone(&self.queues))
+    }
+
+    /// Payload bytes that one queue may have in flight now: its share of what there is for all.
+    pub(crate) fn payload_share(&self) -> usize {
+        let queues = self.queues.load(Ordering::Relaxed).max(1);
+        (PAYLOAD_SHARED_MAX / queues).clamp(TRANSFER_MAX as usize, PAYLOAD_IN_FLIGHT_MAX)
     }
 
     /// Adds a subsystem without namespaces and listeners.

@@ -7,8 +7,8 @@ use crate::controller::{Controller, ControllerState, QueueRecord};
 use crate::doorbell::Doorbell;
 use crate::driver::Ended;
 use crate::limits::{ADMIN_QUEUE_DEPTH_MIN, READY_TIMEOUT_500MS};
-use crate::target::Lookup;
 use crate::target::subsystem::{Refusal, Subsystem};
+use crate::target::{Lookup, QueueCount};
 use crate::wire::command::{Connect, ConnectData, ConnectError};
 use crate::wire::property::{
     Capabilities, Configuration, ControllerStatus, Property, ReadyTimeouts, Shutdown,
@@ -28,6 +28,8 @@ pub(crate) struct Member {
     /// The host looks at the SQ head pointer.
     pub(super) has_flow_control: bool,
     pub(super) doorbell: Arc<Doorbell>,
+    /// Its share of the target's memory is counted by it.
+    _count: QueueCount,
 }
 
 impl Drop for Member {
@@ -164,6 +166,7 @@ impl Session {
             depth,
             has_flow_control: !connect.without_flow_control,
             doorbell,
+            _count: self.target.count_queue(),
         });
         Ok(Answer::done(u64::from(cntlid)))
     }

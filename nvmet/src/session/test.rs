@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::{QUEUE_DEPTH_MAX, TRANSFER_MAX};
+use crate::limits::{PAYLOAD_IN_FLIGHT_MAX, QUEUE_DEPTH_MAX, TRANSFER_MAX};
 use crate::namespace::Namespace;
 use crate::testing::{Association, HOST, NQN, Reply, Script, Wire, connect_admin, pattern, target};
 use crate::wire::command::{Blocks, Identify, IdentifyKind, IoOperation};
@@ -277,6 +277,29 @@ fn commands_beyond_the_payload_limit_wait_for_room() {
     let [done, Reply::R2t(next)] = &sent[..] else { panic!("{sent:?}") };
     assert_eq!(done.status(), Status::SUCCESS);
     assert_eq!(usize::from(next.cid), r2ts.len());
+}
+
+#[test]
+fn many_queues_share_the_memory_of_the_target() {
+    let (target, _) = target();
+    let mut host = Association::new(&target, PLAIN);
+    let others: Vec<_> = (0..62).map(|_| target.count_queue()).collect();
+    let per_write = TRANSFER_MAX / 512;
+    let begun = |host: &mut Association, cids: std::ops::Range<u16>| {
+        let replies = cids.flat_map(|cid| {
+            let request = remote_write(&mut host.script, cid, 0, per_write);
+            host.io.send(&request)
+        });
+        replies.collect::<Vec<_>>()
+    };
+    // 64 queues with 4 MiB each.
+    let r2ts = begun(&mut host, 0..20);
+    assert_eq!(r2ts.len(), 4);
+    drop(others);
+    let Reply::R2t(first) = r2ts[0] else { panic!("no R2T") };
+    let sent = host.answer(&first, &pattern(TRANSFER_MAX as usize));
+    assert_eq!(sent[0].status(), Status::SUCCESS);
+    assert_eq!(sent.len() - 1 + 3, PAYLOAD_IN_FLIGHT_MAX / TRANSFER_MAX as usize);
 }
 
 #[test]
