@@ -14,9 +14,9 @@ use lsvd_initiator::{
     Until, Workload, drive,
 };
 
-/// Bytes of each write that fills the namespace, and how many are outstanding.
-const FILL_BYTES: u32 = 128 << 10;
-const FILL_DEPTH: u16 = 16;
+/// Bytes of each command that goes through the namespace once, and how many are outstanding.
+const SWEEP_BYTES: u32 = 128 << 10;
+const SWEEP_DEPTH: u16 = 16;
 
 #[derive(Debug, Parser)]
 #[command(about = "Random I/O over NVMe/TCP")]
@@ -48,6 +48,9 @@ struct Args {
     /// Write everything that is used once before, so that nobody reads holes.
     #[arg(long)]
     fill: bool,
+    /// Read everything that is used once before.
+    #[arg(long)]
+    warm: bool,
     /// Seconds for each combination.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
@@ -90,17 +93,18 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let span = args.span_mib.map_or(u64::MAX, |mib| (mib << 20) / u64::from(block_bytes));
     // A queue lives as long as its controller, so all combinations share the queues.
-    let filling = args.fill.then_some(FILL_DEPTH);
+    let filling = (args.fill || args.warm).then_some(SWEEP_DEPTH);
     let deepest = args.depth.iter().copied().chain(filling).max().unwrap_or(1);
     let entries = deepest.saturating_add(1).min(controller.entries_max());
     let mut queues = Vec::new();
     for number in 1..=args.queues {
         queues.push(controller.open_queue(number, entries).await?);
     }
-    if args.fill
-        && let Some(queue) = queues.first_mut()
-    {
-        fill(queue, args.nsid, &namespace, span).await?;
+    let before = [(args.fill, Operation::Write), (args.warm, Operation::Read)];
+    for (_, operation) in before.into_iter().filter(|(is_wanted, _)| *is_wanted) {
+        if let Some(queue) = queues.first_mut() {
+            sweep(queue, args.nsid, &namespace, span, operation).await?;
+        }
     }
     for name in &args.operation {
         for depth in &args.depth {
@@ -127,23 +131,30 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Writes every block up to `span`.
-async fn fill(
+/// Writes or reads every block up to `span`.
+async fn sweep(
     queue: &mut Queue,
     nsid: u32,
     namespace: &NamespaceIdentity,
     span: u64,
+    operation: Operation,
 ) -> Result<(), Error> {
-    let pattern: Vec<u8> = (0..FILL_BYTES).map(|at| (at % 251) as u8).collect();
+    let pattern: Vec<u8> = (0..SWEEP_BYTES).map(|at| (at % 251) as u8).collect();
     let pattern = Bytes::from(pattern);
-    let blocks_each = u64::from(FILL_BYTES / namespace.block_bytes);
+    let blocks_each = u64::from(SWEEP_BYTES / namespace.block_bytes);
     let end = namespace.blocks.min(span);
     let mut lba = 0;
     while lba < end || queue.outstanding() > 0 {
-        if lba < end && queue.outstanding() < FILL_DEPTH.into() {
-            let bytes = (end - lba).min(blocks_each) as usize * namespace.block_bytes as usize;
-            let data = pattern.slice(..bytes);
-            queue.submit(Command::write(nsid, lba, namespace.block_bytes, data))?;
+        if lba < end && queue.outstanding() < SWEEP_DEPTH.into() {
+            let (blocks, block_bytes) =
+                ((end - lba).min(blocks_each) as u32, namespace.block_bytes);
+            queue.submit(match operation {
+                Operation::Read => Command::read(nsid, lba, blocks, block_bytes),
+                Operation::Write => {
+                    let data = pattern.slice(..(blocks * block_bytes) as usize);
+                    Command::write(nsid, lba, block_bytes, data)
+                }
+            })?;
             lba += blocks_each;
         } else {
             queue.next_completion().await?.ok()?;

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 
-use crate::command::{cargo, root, run as run_command, target_dir};
+use crate::command::{cargo, run as run_command};
 use crate::prepare::Prepared;
 use crate::suite::Counts;
-use crate::{graph, prepare, simulate, suite, tidy};
+use crate::{fuzz, graph, prepare, simulate, suite, tidy};
 
 /// Runs all steps up to the first that fails. The last line of the output is `N passed, M failed`: tests, and one for a
 /// step that failed otherwise.
@@ -36,7 +36,7 @@ fn all(counts: &mut Counts) -> anyhow::Result<()> {
     step("build", build)?;
     step("test", || suite::run_all(&prepared, counts))?;
     step("sim", || simulate::smoke(counts))?;
-    step("fuzz", fuzz_targets_compile)?;
+    step("fuzz", fuzz::smoke)?;
     prepared.say_what_is_missing();
     Ok(())
 }
@@ -72,11 +72,4 @@ fn deny(prepared: &Prepared) -> anyhow::Result<()> {
 fn build() -> anyhow::Result<()> {
     let words = ["build", "--release", "--workspace", "--bins", "--locked", "--quiet"];
     run_command(cargo(words).args(["--exclude", "lsvd-sim", "--exclude", "xtask"]))
-}
-
-fn fuzz_targets_compile() -> anyhow::Result<()> {
-    let manifest = root().join("fuzz/Cargo.toml");
-    ensure!(manifest.is_file(), "{} is missing", manifest.display());
-    let mut command = cargo(["check", "--locked", "--quiet", "--manifest-path"]);
-    run_command(command.arg(manifest).env("CARGO_TARGET_DIR", target_dir().join("fuzz")))
 }

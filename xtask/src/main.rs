@@ -6,6 +6,7 @@ mod bench;
 mod ci;
 mod command;
 mod crash;
+mod fuzz;
 mod graph;
 mod prepare;
 mod simulate;
@@ -38,6 +39,8 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<String>,
     },
+    /// Run every fuzz target for a moment, with the compiler that builds everything else
+    Fuzz,
     /// Check the rules of the house that no other tool knows
     Tidy,
     /// Check which member depends on which
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Verb::Ci => return ci::run(),
         Verb::Test { words } => suite::run_some(&words),
         Verb::Sim { words } => simulate::run(&words),
+        Verb::Fuzz => fuzz::smoke(),
         Verb::Tidy => tidy::check(),
         Verb::Graph => graph::check(),
         Verb::Crash(args) => crash::run(&args),
