@@ -51,9 +51,18 @@ pub trait Gateway: Send + Sync + 'static {
     /// Every subsystem in the order of creation, the discovery subsystem first.
     async fn subsystems(&self) -> Vec<Subsystem>;
 
-    /// Listens on an address for a subsystem. [`Failure::Invalid`] without a transport,
-    /// [`Failure::Exists`] if the subsystem listens there.
-    async fn add_listener(&self, nqn: &str, address: SocketAddr) -> Result<(), Failure>;
+    /// Listens on an address for a subsystem. [`Failure::Invalid`] without a transport, or for a
+    /// state that hosts would not be told; [`Failure::Exists`] if the subsystem listens there.
+    async fn add_listener(&self, nqn: &str, new: SubsystemListener) -> Result<(), Failure>;
+
+    /// Says how good the paths through a listener are, from now on. [`Failure::NotFound`] if the
+    /// subsystem does not listen there, [`Failure::Invalid`] if its hosts would not be told.
+    async fn set_path_state(
+        &self,
+        nqn: &str,
+        address: SocketAddr,
+        state: PathState,
+    ) -> Result<(), Failure>;
 
     /// Stops listening on an address for a subsystem.
     async fn remove_listener(&self, nqn: &str, address: SocketAddr) -> Result<(), Failure>;
@@ -273,14 +282,35 @@ pub struct NewSubsystem {
 pub struct Subsystem {
     /// Its NQN.
     pub nqn: String,
-    /// Addresses on which hosts reach it.
-    pub listeners: Vec<SocketAddr>,
+    /// Where hosts reach it.
+    pub listeners: Vec<SubsystemListener>,
     /// Hosts need not be on the list.
     pub allow_any_host: bool,
     /// NQNs of hosts that may connect.
     pub hosts: Vec<String>,
     /// What a discovery subsystem lacks.
     pub nvm: Option<NvmSubsystem>,
+}
+
+/// Where hosts reach a subsystem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubsystemListener {
+    /// The address.
+    pub address: SocketAddr,
+    /// How good the paths through it are.
+    pub state: PathState,
+}
+
+/// How good a path to the namespaces of a subsystem is: its ANA state (NVMe base 2.0, 8.1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum PathState {
+    /// As good as any, which is what paths of a subsystem without ANA reporting are.
+    #[default]
+    Optimized,
+    /// Works; hosts use it while there is no optimized path.
+    NonOptimized,
+    /// Does not work; hosts use another one.
+    Inaccessible,
 }
 
 /// What a subsystem with namespaces has.

@@ -37,8 +37,8 @@ pub use error::{Failure, RpcError};
 pub use framing::{Framer, FramingError};
 pub use gateway::{
     Controller, Gateway, IoCounters, LogLevel, Namespace, NewNamespace, NewSubsystem, NewVolume,
-    NvmSubsystem, OperationCounters, PollGroup, QueuePair, Signal, Subsystem, Transport,
-    TransportOptions, Volume,
+    NvmSubsystem, OperationCounters, PathState, PollGroup, QueuePair, Signal, Subsystem,
+    SubsystemListener, Transport, TransportOptions, Volume,
 };
 pub use respond::{RespondError, Response, respond};
 pub use saved::{SavedCall, SavedError, saved_calls};

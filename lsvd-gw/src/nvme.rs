@@ -78,6 +78,8 @@ impl Nvme {
             model: settings.nvme_model.clone(),
             allow_any_host: true,
             namespaces_max: NAMESPACES_MAX,
+            // It is made with one listener, so there is no path to prefer. Who wants several makes
+            // a subsystem by the control socket.
             ana_reporting: false,
         };
         let nqn = subsystem.nqn.clone();

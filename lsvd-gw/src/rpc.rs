@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use lsvd_control::{
     Controller, Failure, Gateway, IoCounters, LogLevel, Namespace, NewNamespace, NewSubsystem,
-    NewVolume, NvmSubsystem, OperationCounters, PollGroup, QueuePair, Signal, Subsystem, Transport,
-    TransportOptions, Volume,
+    NewVolume, NvmSubsystem, OperationCounters, PathState, PollGroup, QueuePair, Signal, Subsystem,
+    SubsystemListener, Transport, TransportOptions, Volume,
 };
 use lsvd_nvmet::limits::{
     IN_CAPSULE_DEFAULT, IO_QUEUES_MAX, NAMESPACES_MAX, QUEUE_DEPTH_MAX, SUBSYSTEMS_MAX,
@@ -107,18 +107,41 @@ impl Rpc {
             max_namespaces: found.namespaces_max,
             min_cntlid: CNTLID_MIN,
             max_cntlid: CNTLID_MAX,
-            ana_reporting: false,
+            ana_reporting: found.ana_reporting,
             dmrsl: 0,
             wzsl: 0,
             namespaces: namespaces.collect(),
         });
+        let paths = found.listeners.iter().zip(&found.path_states);
+        let listeners = paths.map(|(listener, state)| SubsystemListener {
+            address: listener.address,
+            state: state_of(*state),
+        });
         Subsystem {
-            listeners: found.listeners.iter().map(|listener| listener.address).collect(),
+            listeners: listeners.collect(),
             allow_any_host: found.allow_any_host,
             hosts: found.hosts,
             nvm,
             nqn: found.nqn,
         }
+    }
+}
+
+/// A state of the target's paths as the control socket has it.
+fn state_of(state: lsvd_nvmet::PathState) -> PathState {
+    match state {
+        lsvd_nvmet::PathState::Optimized => PathState::Optimized,
+        lsvd_nvmet::PathState::NonOptimized => PathState::NonOptimized,
+        lsvd_nvmet::PathState::Inaccessible => PathState::Inaccessible,
+    }
+}
+
+/// And back.
+fn to_target(state: PathState) -> lsvd_nvmet::PathState {
+    match state {
+        PathState::Optimized => lsvd_nvmet::PathState::Optimized,
+        PathState::NonOptimized => lsvd_nvmet::PathState::NonOptimized,
+        PathState::Inaccessible => lsvd_nvmet::PathState::Inaccessible,
     }
 }
 
@@ -239,7 +262,7 @@ impl Gateway for Rpc {
                 None | Some(0) => NAMESPACES_MAX,
                 Some(count) => count,
             },
-            ana_reporting: false,
+            ana_reporting: new.ana_reporting,
         };
         self.nvme.target().add_subsystem(config).map_err(refused)
     }
@@ -261,12 +284,38 @@ impl Gateway for Rpc {
         found.into_iter().map(|subsystem| self.describe(subsystem)).collect()
     }
 
-    async fn add_listener(&self, nqn: &str, address: SocketAddr) -> Result<(), Failure> {
+    async fn add_listener(&self, nqn: &str, new: SubsystemListener) -> Result<(), Failure> {
         let _turn = self.turn.lock().await;
         if self.transport.lock().is_none() {
             return Err(Failure::Invalid);
         }
-        self.nvme.listen(nqn, address).await.map_err(failed)
+        let SubsystemListener { address, state } = new;
+        if state == PathState::default() {
+            return self.nvme.listen(nqn, address).await.map_err(failed);
+        }
+        // Asked before the address is open: a listener that is not as it should be must not stay.
+        let subsystems = self.nvme.target().subsystems();
+        if subsystems.iter().any(|one| one.nqn == nqn && !one.ana_reporting) {
+            return Err(Failure::Invalid);
+        }
+        self.nvme.listen(nqn, address).await.map_err(failed)?;
+        // A host that was quicker is told like those of any other change.
+        self.nvme.target().set_ana_state(nqn, address, to_target(state)).map_err(refused)
+    }
+
+    async fn set_path_state(
+        &self,
+        nqn: &str,
+        address: SocketAddr,
+        state: PathState,
+    ) -> Result<(), Failure> {
+        let _turn = self.turn.lock().await;
+        // Nothing need be flushed. An image is open in one gateway only, so hosts that leave an
+        // inaccessible path come to the same volume through another listener of this gateway, and
+        // a Flush there covers every write that was acknowledged here.
+        self.nvme.target().set_ana_state(nqn, address, to_target(state)).map_err(refused)?;
+        tracing::info!(subsystem = nqn, listener = %address, ?state, "state of paths set");
+        Ok(())
     }
 
     async fn remove_listener(&self, nqn: &str, address: SocketAddr) -> Result<(), Failure> {

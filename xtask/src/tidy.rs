@@ -34,6 +34,7 @@ const WORDS: [(&str, &str); 4] = [
 const FOREIGN: &[(&str, &str)] = &[
     ("control/", "bdev"), // SPDK's methods and what they return
     ("lsvd-gw/src/rpc", "bdev"),
+    ("lsvd-gw/tests/system/ana", "bdev"),
     ("lsvd-gw/tests/system/control", "bdev"),
     ("lsvd-gw/tests/system/resize", "bdev"),
     ("imgtool/src/cmd/resize", "bdev"), // the call that helps

@@ -2,18 +2,21 @@
 //!
 //! The order of a saved configuration is the order in which it is carried out: volumes before the
 //! namespaces that show them, hosts before anyone can connect, and listeners last of all, so that
-//! a host that comes back finds its subsystem whole.
+//! a host that comes back finds its subsystem whole. A listener comes with the state of its paths,
+//! which SPDK does not save: set by a call of its own, it would leave hosts until then on a path that
+//! they were sent away from.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::listeners::{ANA_GROUP, name_of};
 use super::nvmf_report::{TransportEntry, hex};
 use super::params::Params;
 use super::{Called, answer, done};
 use crate::address::Address;
 use crate::error::RpcError;
-use crate::gateway::{Gateway, Namespace, NvmSubsystem, Subsystem};
+use crate::gateway::{Gateway, Namespace, NvmSubsystem, PathState, Subsystem};
 
 pub(super) async fn call(gateway: &dyn Gateway, params: Params<'_>) -> Called {
     Some(match params.method {
@@ -109,16 +112,18 @@ async fn exports(gateway: &dyn Gateway) -> Result<Vec<Call>, RpcError> {
             calls.push(Call::new("nvmf_subsystem_add_host", params)?);
         }
         for namespace in &nvm.namespaces {
-            let params = add_namespace(&subsystem.nqn, namespace);
+            let params = add_namespace(&subsystem.nqn, nvm, namespace);
             calls.push(Call::new("nvmf_subsystem_add_ns", params)?);
         }
     }
     for subsystem in &subsystems {
-        for address in &subsystem.listeners {
+        for listener in &subsystem.listeners {
             let params = AddListener {
                 nqn: &subsystem.nqn,
-                listen_address: (*address).into(),
+                listen_address: listener.address.into(),
                 secure_channel: false,
+                ana_state: (listener.state != PathState::default())
+                    .then(|| name_of(listener.state)),
             };
             calls.push(Call::new("nvmf_subsystem_add_listener", params)?);
         }
@@ -179,16 +184,24 @@ struct WrittenNamespace<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     eui64: Option<String>,
     uuid: Uuid,
+    /// SPDK would make a group for each namespace otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anagrpid: Option<u32>,
     no_auto_visible: bool,
 }
 
-fn add_namespace<'a>(nqn: &'a str, namespace: &'a Namespace) -> AddNamespace<'a> {
+fn add_namespace<'a>(
+    nqn: &'a str,
+    nvm: &NvmSubsystem,
+    namespace: &'a Namespace,
+) -> AddNamespace<'a> {
     let namespace = WrittenNamespace {
         nsid: namespace.nsid,
         bdev_name: &namespace.volume,
         nguid: hex(&namespace.nguid),
         eui64: namespace.eui64.map(|eui64| hex(&eui64)),
         uuid: namespace.uuid,
+        anagrpid: nvm.ana_reporting.then_some(ANA_GROUP),
         no_auto_visible: false,
     };
     AddNamespace { nqn, namespace }
@@ -199,4 +212,6 @@ struct AddListener<'a> {
     nqn: &'a str,
     listen_address: Address,
     secure_channel: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ana_state: Option<&'static str>,
 }

@@ -3,6 +3,7 @@
 mod app;
 mod bdev;
 mod framework;
+mod listeners;
 mod log;
 mod nvmf;
 mod nvmf_report;
@@ -16,7 +17,7 @@ use crate::error::RpcError;
 use crate::gateway::{Gateway, Signal};
 
 /// Every method that can be called, in the order in which clients see them.
-pub(crate) const METHODS: [&str; 37] = [
+pub(crate) const METHODS: [&str; 38] = [
     "spdk_get_version",
     "rpc_get_methods",
     "framework_get_config",
@@ -49,6 +50,7 @@ pub(crate) const METHODS: [&str; 37] = [
     "nvmf_subsystem_add_host",
     "nvmf_subsystem_remove_ns",
     "nvmf_subsystem_add_ns",
+    "nvmf_subsystem_listener_set_ana_state",
     "nvmf_subsystem_remove_listener",
     "nvmf_subsystem_add_listener",
     "nvmf_delete_subsystem",

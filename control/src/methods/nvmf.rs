@@ -9,8 +9,8 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use super::params::{Params, object};
-use super::{Called, answer, done};
-use crate::address::{WrittenAddress, is_tcp};
+use super::{Called, answer, done, listeners};
+use crate::address::is_tcp;
 use crate::error::{Failure, RpcError};
 use crate::gateway::{Gateway, NewNamespace, NewSubsystem, TransportOptions};
 
@@ -24,8 +24,11 @@ pub(super) async fn call(gateway: &dyn Gateway, params: Params<'_>) -> Called {
         "nvmf_create_transport" => done(create_transport(gateway, params).await),
         "nvmf_create_subsystem" => done(create_subsystem(gateway, params).await),
         "nvmf_delete_subsystem" => done(delete_subsystem(gateway, params).await),
-        "nvmf_subsystem_add_listener" => done(add_listener(gateway, params).await),
-        "nvmf_subsystem_remove_listener" => done(remove_listener(gateway, params).await),
+        "nvmf_subsystem_add_listener" => done(listeners::add(gateway, params).await),
+        "nvmf_subsystem_remove_listener" => done(listeners::remove(gateway, params).await),
+        "nvmf_subsystem_listener_set_ana_state" => {
+            done(listeners::set_ana_state(gateway, params).await)
+        }
         "nvmf_subsystem_add_ns" => add_namespace(gateway, params).await.and_then(answer),
         "nvmf_subsystem_remove_ns" => done(remove_namespace(gateway, params).await),
         "nvmf_subsystem_add_host" => done(add_host(gateway, params).await),
@@ -56,7 +59,7 @@ pub(super) fn error_of(failure: &Failure, nqn: &str) -> RpcError {
     }
 }
 
-fn check(is_possible: bool) -> Result<(), RpcError> {
+pub(super) fn check(is_possible: bool) -> Result<(), RpcError> {
     if is_possible { Ok(()) } else { Err(RpcError::INVALID_PARAMETERS) }
 }
 
@@ -222,61 +225,8 @@ async fn delete_subsystem(gateway: &dyn Gateway, params: Params<'_>) -> Result<(
     gateway.delete_subsystem(&nqn).await.map_err(|failure| error_of(&failure, &nqn))
 }
 
-/// Unknown members are ignored, as in SPDK.
-#[derive(Deserialize)]
-struct AddListener {
-    nqn: String,
-    tgt_name: Option<String>,
-    #[serde(deserialize_with = "object")]
-    listen_address: WrittenAddress,
-    #[serde(default)]
-    secure_channel: bool,
-    ana_state: Option<String>,
-}
-
-async fn add_listener(gateway: &dyn Gateway, params: Params<'_>) -> Result<(), RpcError> {
-    let wanted: AddListener = params.decode()?;
-    check_target(wanted.tgt_name.as_ref())?;
-    check(!wanted.secure_channel)?;
-    check(wanted.ana_state.is_none_or(|state| state == "optimized"))?;
-    change_listener(gateway, &wanted.nqn, &wanted.listen_address, true).await
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RemoveListener {
-    nqn: String,
-    tgt_name: Option<String>,
-    #[serde(deserialize_with = "object")]
-    listen_address: WrittenAddress,
-}
-
-async fn remove_listener(gateway: &dyn Gateway, params: Params<'_>) -> Result<(), RpcError> {
-    let RemoveListener { nqn, tgt_name, listen_address } = params.decode()?;
-    check_target(tgt_name.as_ref())?;
-    change_listener(gateway, &nqn, &listen_address, false).await
-}
-
-async fn change_listener(
-    gateway: &dyn Gateway,
-    nqn: &str,
-    written: &WrittenAddress,
-    add: bool,
-) -> Result<(), RpcError> {
-    let Some(address) = written.resolve() else {
-        // The subsystem is looked for first, so that is what is told if both are wrong.
-        let exists = gateway.subsystems().await.iter().any(|subsystem| subsystem.nqn == nqn);
-        return Err(if exists { RpcError::INVALID_PARAMETERS } else { no_subsystem(nqn) });
-    };
-    let changed = if add {
-        gateway.add_listener(nqn, address).await
-    } else {
-        gateway.remove_listener(nqn, address).await
-    };
-    changed.map_err(|failure| error_of(&failure, nqn))
-}
-
-/// Unknown members are ignored, as in SPDK.
+/// Unknown members are ignored, as in SPDK. `anagrpid` is one of them: there is one group, and a
+/// state that is set for another is refused.
 #[derive(Deserialize)]
 struct AddNamespace {
     nqn: String,

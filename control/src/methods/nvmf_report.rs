@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::listeners::ANA_GROUP;
 use super::nvmf::{TARGET, check_target, error_of, no_subsystem};
 use super::params::Params;
-use super::{Called, answer};
+use super::{Called, answer, listeners};
 use crate::address::{Address, TCP, is_tcp};
 use crate::error::RpcError;
 use crate::gateway::{Gateway, Namespace, NvmSubsystem, PollGroup, Subsystem, Transport};
@@ -14,7 +15,7 @@ pub(super) async fn call(gateway: &dyn Gateway, params: Params<'_>) -> Called {
     Some(match params.method {
         "nvmf_get_transports" => get_transports(gateway, params).await.and_then(answer),
         "nvmf_get_subsystems" => get_subsystems(gateway, params).await.and_then(answer),
-        "nvmf_subsystem_get_listeners" => get_listeners(gateway, params).await.and_then(answer),
+        "nvmf_subsystem_get_listeners" => listeners::get(gateway, params).await.and_then(answer),
         "nvmf_subsystem_get_controllers" => get_controllers(gateway, params).await.and_then(answer),
         "nvmf_subsystem_get_qpairs" => get_qpairs(gateway, params).await.and_then(answer),
         "nvmf_get_targets" => params.none().and_then(|()| answer([TARGET])),
@@ -113,7 +114,7 @@ async fn get_subsystems(
     Ok(vec![SubsystemEntry::of(find(gateway, &nqn).await?)])
 }
 
-async fn find(gateway: &dyn Gateway, nqn: &str) -> Result<Subsystem, RpcError> {
+pub(super) async fn find(gateway: &dyn Gateway, nqn: &str) -> Result<Subsystem, RpcError> {
     let subsystems = gateway.subsystems().await;
     subsystems.into_iter().find(|found| found.nqn == nqn).ok_or_else(|| no_subsystem(nqn))
 }
@@ -156,14 +157,19 @@ struct NamespaceEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     eui64: Option<String>,
     uuid: Uuid,
+    /// All that the list says about ANA, and only where it is reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anagrpid: Option<u32>,
 }
 
 impl SubsystemEntry {
     fn of(subsystem: Subsystem) -> Self {
+        let listen_addresses =
+            subsystem.listeners.into_iter().map(|listener| Address::from(listener.address));
         Self {
             nqn: subsystem.nqn,
             subtype: if subsystem.nvm.is_some() { "NVMe" } else { "Discovery" },
-            listen_addresses: subsystem.listeners.into_iter().map(Address::from).collect(),
+            listen_addresses: listen_addresses.collect(),
             allow_any_host: subsystem.allow_any_host,
             hosts: subsystem.hosts.into_iter().map(|nqn| HostEntry { nqn }).collect(),
             nvm: subsystem.nvm.map(NvmEntry::of),
@@ -173,6 +179,9 @@ impl SubsystemEntry {
 
 impl NvmEntry {
     fn of(nvm: NvmSubsystem) -> Self {
+        let anagrpid = nvm.ana_reporting.then_some(ANA_GROUP);
+        let namespaces =
+            nvm.namespaces.into_iter().map(|namespace| NamespaceEntry::of(namespace, anagrpid));
         Self {
             serial_number: nvm.serial_number,
             model_number: nvm.model_number,
@@ -182,13 +191,13 @@ impl NvmEntry {
             max_cntlid: nvm.max_cntlid,
             dmrsl: nvm.dmrsl,
             wzsl: nvm.wzsl,
-            namespaces: nvm.namespaces.into_iter().map(NamespaceEntry::of).collect(),
+            namespaces: namespaces.collect(),
         }
     }
 }
 
 impl NamespaceEntry {
-    fn of(namespace: Namespace) -> Self {
+    fn of(namespace: Namespace, anagrpid: Option<u32>) -> Self {
         Self {
             nsid: namespace.nsid,
             bdev_name: namespace.volume.clone(),
@@ -196,6 +205,7 @@ impl NamespaceEntry {
             nguid: hex(&namespace.nguid),
             eui64: namespace.eui64.map(|eui64| hex(&eui64)),
             uuid: namespace.uuid,
+            anagrpid,
         }
     }
 }
@@ -207,43 +217,17 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct OfSubsystem {
+pub(super) struct OfSubsystem {
     nqn: String,
     tgt_name: Option<String>,
 }
 
 impl OfSubsystem {
-    fn decode(params: Params<'_>) -> Result<String, RpcError> {
+    pub(super) fn decode(params: Params<'_>) -> Result<String, RpcError> {
         let Self { nqn, tgt_name } = params.decode()?;
         check_target(tgt_name.as_ref())?;
         Ok(nqn)
     }
-}
-
-#[derive(Serialize)]
-struct ListenerEntry {
-    address: Address,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ana_states: Option<[AnaState; 1]>,
-}
-
-#[derive(Serialize)]
-struct AnaState {
-    ana_group: u32,
-    ana_state: &'static str,
-}
-
-async fn get_listeners(
-    gateway: &dyn Gateway,
-    params: Params<'_>,
-) -> Result<Vec<ListenerEntry>, RpcError> {
-    let subsystem = find(gateway, &OfSubsystem::decode(params)?).await?;
-    let reports_ana = subsystem.nvm.is_some_and(|nvm| nvm.ana_reporting);
-    let entry = |address| ListenerEntry {
-        address: Address::from(address),
-        ana_states: reports_ana.then_some([AnaState { ana_group: 1, ana_state: "optimized" }]),
-    };
-    Ok(subsystem.listeners.into_iter().map(entry).collect())
 }
 
 #[derive(Serialize)]

@@ -43,10 +43,17 @@ async fn set_up(server: &Server) {
         ("bdev_lsvd_create", volume("b", "")),
         (
             "nvmf_create_subsystem",
-            format!("{{{nqn},\"serial_number\":\"S\",\"max_namespaces\":4}}"),
+            format!(
+                "{{{nqn},\"serial_number\":\"S\",\"max_namespaces\":4,\"ana_reporting\":true}}"
+            ),
         ),
         ("nvmf_subsystem_add_host", format!("{{{nqn},\"host\":\"nqn.host\"}}")),
         ("nvmf_subsystem_add_listener", format!("{{{nqn},{}}}", address(4420))),
+        ("nvmf_subsystem_add_listener", format!("{{{nqn},{}}}", address(4421))),
+        (
+            "nvmf_subsystem_listener_set_ana_state",
+            format!("{{{nqn},{},\"ana_state\":\"inaccessible\"}}", address(4421)),
+        ),
         ("nvmf_subsystem_add_listener", format!("{{{discovery},{}}}", address(8009))),
     ] {
         server.call_true(method, &params).await;
@@ -75,8 +82,10 @@ async fn saved_configuration_restores_everything() {
             "nvmf_subsystem_add_ns",
             "nvmf_subsystem_add_listener",
             "nvmf_subsystem_add_listener",
+            "nvmf_subsystem_add_listener",
         ]
     );
+    assert_eq!(saved.matches("ana_state").count(), 1, "the best one is not worth a word: {saved}");
 
     let second = Server::start().await;
     for call in &calls {
@@ -86,6 +95,10 @@ async fn saved_configuration_restores_everything() {
     for method in ["nvmf_get_subsystems", "nvmf_get_transports", "bdev_get_bdevs"] {
         assert_eq!(second.call(method, "").await, first.call(method, "").await);
     }
+    let of = "{\"nqn\":\"nqn.2019-05.io.lsvd:cnode1\"}";
+    let listeners = second.call("nvmf_subsystem_get_listeners", of).await;
+    assert_eq!(listeners, first.call("nvmf_subsystem_get_listeners", of).await);
+    assert_eq!(listeners.matches("inaccessible").count(), 1, "{listeners}");
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use lsvd_control::{
     Controller, Failure, Gateway, IoCounters, LogLevel, Namespace, NewNamespace, NewSubsystem,
-    NewVolume, NvmSubsystem, OperationCounters, PollGroup, QueuePair, Signal, Subsystem, Transport,
-    TransportOptions, Volume,
+    NewVolume, NvmSubsystem, OperationCounters, PathState, PollGroup, QueuePair, Signal, Subsystem,
+    SubsystemListener, Transport, TransportOptions, Volume,
 };
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -73,6 +73,10 @@ fn remove<T>(list: &mut Vec<T>, is_it: impl Fn(&T) -> bool) -> Result<(), Failur
     let before = list.len();
     list.retain(|element| !is_it(element));
     if list.len() < before { Ok(()) } else { Err(Failure::NotFound) }
+}
+
+fn reports_ana(subsystem: &Subsystem) -> bool {
+    subsystem.nvm.as_ref().is_some_and(|nvm| nvm.ana_reporting)
 }
 
 /// The UUID of an image by its name.
@@ -215,22 +219,41 @@ impl Gateway for Fake {
         self.state.lock().subsystems.clone()
     }
 
-    async fn add_listener(&self, nqn: &str, address: SocketAddr) -> Result<(), Failure> {
+    async fn add_listener(&self, nqn: &str, new: SubsystemListener) -> Result<(), Failure> {
         let has_transport = self.state.lock().transport.is_some();
         self.with(nqn, |subsystem| {
-            if !has_transport {
+            let is_told = reports_ana(subsystem) || new.state == PathState::Optimized;
+            if !has_transport || !is_told {
                 return Err(Failure::Invalid);
             }
-            if subsystem.listeners.contains(&address) {
+            if subsystem.listeners.iter().any(|known| known.address == new.address) {
                 return Err(Failure::Exists);
             }
-            subsystem.listeners.push(address);
+            subsystem.listeners.push(new);
+            Ok(())
+        })
+    }
+
+    async fn set_path_state(
+        &self,
+        nqn: &str,
+        address: SocketAddr,
+        state: PathState,
+    ) -> Result<(), Failure> {
+        self.with(nqn, |subsystem| {
+            if !reports_ana(subsystem) {
+                return Err(Failure::Invalid);
+            }
+            let found = subsystem.listeners.iter_mut().find(|known| known.address == address);
+            found.ok_or(Failure::NotFound)?.state = state;
             Ok(())
         })
     }
 
     async fn remove_listener(&self, nqn: &str, address: SocketAddr) -> Result<(), Failure> {
-        self.with(nqn, |subsystem| remove(&mut subsystem.listeners, |found| *found == address))
+        self.with(nqn, |subsystem| {
+            remove(&mut subsystem.listeners, |found| found.address == address)
+        })
     }
 
     async fn add_namespace(&self, nqn: &str, new: NewNamespace) -> Result<u32, Failure> {

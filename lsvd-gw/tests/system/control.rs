@@ -110,15 +110,25 @@ fn a_saved_configuration_brings_everything_back_after_a_kill() {
     }
     let gateway = rpc.start(&site);
     let (pool, port) = (site.pool_text(), tools::free_address().port().to_string());
+    let other_port = tools::free_address().port().to_string();
     rpc.ok(&["nvmf_create_transport", "-t", "TCP"]);
-    rpc.ok(&["nvmf_create_subsystem", NQN, "-s", "S1", "-d", "LSVD"]);
+    rpc.ok(&["nvmf_create_subsystem", NQN, "-s", "S1", "-d", "LSVD", "-r"]);
     rpc.ok(&["nvmf_subsystem_add_host", NQN, "nqn.2014-08.org.example:host"]);
-    rpc.ok(&["nvmf_subsystem_add_listener", NQN, "-t", "tcp", "-a", "127.0.0.1", "-s", &port]);
+    for port in [&port, &other_port] {
+        rpc.ok(&["nvmf_subsystem_add_listener", NQN, "-t", "tcp", "-a", "127.0.0.1", "-s", port]);
+    }
+    let at = ["-t", "tcp", "-a", "127.0.0.1", "-s", &other_port];
+    for state in [["-n", "non_optimized"], ["-n", "inaccessible"]] {
+        let words = [&["nvmf_subsystem_listener_set_ana_state", NQN, "-g", "1"], &state[..], &at];
+        assert_eq!(rpc.ok(&words.concat()), "");
+        assert!(rpc.ok(&["nvmf_subsystem_get_listeners", NQN]).contains(state[1]));
+    }
     for image in ["disk1", "disk2"] {
         rpc.ok(&["bdev_lsvd_create", &pool, image]);
         rpc.ok(&["nvmf_subsystem_add_ns", NQN, image]);
     }
     let (subsystems, saved) = (rpc.ok(&["nvmf_get_subsystems", NQN]), rpc.ok(&["save_config"]));
+    let listeners = rpc.ok(&["nvmf_subsystem_get_listeners", NQN]);
     gateway.kill();
     let file = site.path("saved.json");
     std::fs::write(&file, &saved).expect("tests may write");
@@ -126,6 +136,7 @@ fn a_saved_configuration_brings_everything_back_after_a_kill() {
     let words = ["--config", &file, "--rpc-socket", &socket, "--nbd", "none"];
     let gateway = site.start(&words);
     assert_eq!(rpc.ok(&["nvmf_get_subsystems", NQN]), subsystems);
+    assert_eq!(rpc.ok(&["nvmf_subsystem_get_listeners", NQN]), listeners);
     assert_eq!(rpc.ok(&["save_config"]), saved);
     std::net::TcpStream::connect(format!("127.0.0.1:{port}")).expect("hosts can come");
     gateway.stop();

@@ -5,6 +5,7 @@
 //! `LSVD_LONG=1` makes the load tests last as long as the acceptance runs; `LSVD_CRASH_ROUNDS=N`
 //! repeats the crash loops so often.
 
+mod ana;
 mod client;
 mod clients;
 mod connections;
