@@ -159,22 +159,17 @@ impl ObjectStore for RadosStore {
 
     async fn get_range(&self, name: &str, offset: u64, len: u64) -> Result<Bytes> {
         name::check(name).map_err(self.refuse(Op::GetRange, name))?;
-        let refuse = |size| {
-            let checked = name::check_range(offset, len, size);
-            checked.map_err(self.refuse(Op::GetRange, name))
-        };
-        // Nobody can have so much; and the buffer is made before the size is known.
-        let Ok(wanted) = usize::try_from(len).map(|len| len.min(isize::MAX as usize)) else {
-            return refuse(0).map(|()| Bytes::new());
-        };
-        if len > OBJECT_BYTES_MAX {
-            let stat = self.pool.stat(name).await;
-            let stat = stat.map_err(|error| self.error(Op::GetRange, name, error))?;
-            refuse(stat.size)?;
-        }
-        let read = self.pool.read(name, offset, wanted, None).await;
+        // The buffer is made before the size is known, and no object has more.
+        let most = len.min(OBJECT_BYTES_MAX);
+        let most = usize::try_from(most).expect("a GiB fits memory's addresses");
+        let read = self.pool.read(name, offset, most, None).await;
         let read = read.map_err(|error| self.error(Op::GetRange, name, error))?;
-        refuse(read.stat.size)?;
+        name::check_range(offset, len, read.stat.size).map_err(self.refuse(Op::GetRange, name))?;
+        if read.data.len() as u64 != len {
+            let short = format!("{} of {len} bytes came back", read.data.len());
+            let error = StoreError::new(ErrorKind::Corrupt, Op::GetRange, name);
+            return Err(error.at(Arc::clone(&self.place)).because(short));
+        }
         Ok(read.data)
     }
 
